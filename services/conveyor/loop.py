@@ -1,0 +1,90 @@
+"""The supervisor's one loop: descriptors, timers and wake-ups from other threads, all waited on at once.
+
+Everything registered here runs in the supervisor's thread, so none of it needs a lock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import selectors
+import time
+from collections.abc import Callable
+
+Action = Callable[[], None]
+MAX_WAIT_SECONDS = 1.0  # /healthz calls the loop stuck after 5 of these without a turn
+
+
+class Loop:
+    """A selector, a heap of timers and a pipe that wakes it."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Action]] = []
+        self._order = itertools.count()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self.watch(self._wake_read, self._swallow)
+        self.last_turn = time.monotonic()
+        """When the loop last turned; written by its thread, read by /healthz."""
+
+    @property
+    def wakeup_descriptor(self) -> int:
+        """The end of the pipe that wakes the loop, as `signal.set_wakeup_fd` wants it."""
+        return self._wake_write
+
+    def watch(self, descriptor: int, action: Action) -> None:
+        """Call `action` whenever the descriptor is readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Forget the descriptor, if it is watched."""
+        if descriptor in self._selector.get_map():
+            self._selector.unregister(descriptor)
+
+    def after(self, seconds: float, action: Action) -> None:
+        """Call `action` once, that many seconds from now."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), action))
+
+    def every(self, seconds: float, action: Action) -> None:
+        """Call `action` again and again, that many seconds after it returned."""
+
+        def again() -> None:
+            action()
+            self.after(seconds, again)
+
+        self.after(seconds, again)
+
+    def wake(self) -> None:
+        """End the present wait. Safe from any thread and after `close`."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except OSError:  # full: the loop wakes anyway; closed: nobody waits
+            pass
+
+    def turn(self) -> None:
+        """Wait for the next thing to happen and do all that is due."""
+        now = time.monotonic()
+        until = self._timers[0][0] if self._timers else now + MAX_WAIT_SECONDS
+        ready = self._selector.select(min(max(0.0, until - now), MAX_WAIT_SECONDS))
+        self.last_turn = time.monotonic()
+        for key, _ in ready:
+            if key.fd in self._selector.get_map():  # not unwatched by an action before it
+                key.data()
+        while self._timers and self._timers[0][0] <= self.last_turn:
+            heapq.heappop(self._timers)[2]()
+
+    def close(self) -> None:
+        self._selector.close()
+        os.close(self._wake_read)
+        self._wake_read, descriptor = -1, self._wake_write
+        self._wake_write = -1  # a late `wake` must not write into a descriptor that is somebody else's by now
+        os.close(descriptor)
+
+    def _swallow(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass

@@ -1,0 +1,226 @@
+"""WHAT RUNS: producers, a queue, consumers. A `Pipeline` is a description; `run()` puts the parts together.
+
+Called by users and by the command line. Everything is checked before the first process starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
+from types import FrameType
+from typing import Any
+
+from conveyor import processes
+from conveyor.cpus import usable_cpus
+from conveyor.errors import ConfigurationError
+from conveyor.ledger import Ledger
+from conveyor.loop import Loop
+from conveyor.queues import DEFAULT_KIND, KINDS
+from conveyor.queues.seam import TaskQueue
+from conveyor.report import Report
+from conveyor.settings import Settings, read
+from conveyor.slot import Slot
+from conveyor.snapshot import Role
+from conveyor.supervisor import Plan, Supervisor
+from conveyor.worker import Consume, Produce
+
+Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
+"""Something that watches a run from beside it: entered before the first worker starts, left after the last."""
+
+
+class Producer:
+    """An iterable factory: `function(*args, **kwargs)` is called in a process of its own; what it yields are tasks.
+
+    `name` is the worker slot's. `may_restart` says that the function may be called again after its process
+    died: only for producers that never end or that know where they were.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Iterable[object]],
+        *args: object,
+        name: str | None = None,
+        may_restart: bool = False,
+        **kwargs: object,
+    ) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"a producer must be a function that yields tasks, not {function!r}")
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.name = name
+        self.may_restart = may_restart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Producers that make tasks, a queue that carries them, consumers that do them.
+
+    `consumer` is called once for each task. `consumers` is the number of its processes: by default the CPUs
+    that may be used. `maxsize` bounds the waiting tasks; 0 means no bound. `consumer_names` name the first
+    consumer slots. Raises `ConfigurationError` for what cannot run.
+    """
+
+    producers: Sequence[Producer]
+    consumer: Callable[[Any], object]
+    consumers: int | None = None
+    maxsize: int = 1000
+    queue: str = DEFAULT_KIND
+    name: str = "pipeline"
+    consumer_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.producers or not all(isinstance(producer, Producer) for producer in self.producers):
+            raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
+        if not callable(self.consumer):
+            raise ConfigurationError(f"consumer: {self.consumer!r} is not a function")
+        if self.consumers is not None and (not isinstance(self.consumers, int) or self.consumers < 1):
+            raise ConfigurationError(f"consumers: {self.consumers!r} is not allowed; give a number of at least 1")
+        if not isinstance(self.maxsize, int) or self.maxsize < 0:
+            raise ConfigurationError(f"maxsize: {self.maxsize!r} is not allowed; give 0 (no bound) or more")
+        if self.queue not in KINDS:
+            raise ConfigurationError(f"queue: {self.queue!r} is not allowed; give one of {', '.join(KINDS)}")
+        names = [*self._producer_names(), *self._consumer_names()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
+
+    def run(
+        self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver"
+    ) -> Report:
+        """Do all the work and report on it.
+
+        `metrics` is HOST:PORT, or off. SIGTERM or SIGINT drains for at most `drain_timeout` seconds, a second
+        one stops at once. Raises `ConfigurationError` before any worker starts: a function that cannot be
+        sent to a process, a port that is taken.
+        """
+        flags = {"metrics": metrics, "drain_timeout_seconds": str(drain_timeout), "start_method": start_method}
+        settings = read(flags, {})
+        attachments: list[Attachment] = []
+        if settings.metrics is not None:
+            # Imported only where it is used: it costs more than the rest of the package together.
+            from conveyor.exporter import serving
+
+            attachments.append(serving(settings.metrics))
+        return self.run_with(settings, attachments)
+
+    def adapted(self, settings: Settings) -> Pipeline:
+        """Return this pipeline with what the settings say about it."""
+        wanted = {"consumers": settings.consumers, "queue": settings.queue, "maxsize": settings.maxsize}
+        return replace(self, **{name: value for name, value in wanted.items() if value is not None})  # type: ignore[arg-type]
+
+    def run_with(
+        self,
+        settings: Settings,
+        attachments: Sequence[Attachment],
+        show_output: Callable[[str], None] | None = None,
+    ) -> Report:
+        """Run with everything the command line can say; `show_output` takes the lines that workers print."""
+        self._check_picklable()
+        with ExitStack() as stack:
+            loop = stack.enter_context(contextlib.closing(Loop()))
+            context = processes.context(settings.start_method, self._modules())
+            queue = KINDS[self.queue](self.maxsize, context)
+            stack.callback(queue.dispose)
+            plan = self._plan(settings, queue, context, show_output)
+            supervisor = Supervisor(plan, loop)
+            for attach in attachments:
+                stack.enter_context(attach(supervisor, loop))
+            stack.enter_context(_stop_signals(supervisor, loop))
+            return Report.of(supervisor.run())
+
+    def _plan(
+        self,
+        settings: Settings,
+        queue: TaskQueue,
+        context: BaseContext,
+        show_output: Callable[[str], None] | None,
+    ) -> Plan:
+        producer_names, consumer_names = self._producer_names(), self._consumer_names()
+        ledger = Ledger(len(producer_names) + len(consumer_names))
+        slots = [
+            Slot(
+                name=name,
+                role=Role.PRODUCER,
+                work=Produce(producer.function, producer.args, producer.kwargs, queue.outlet()),
+                ledger=ledger,
+                index=index,
+                may_restart=producer.may_restart,
+            )
+            for index, (name, producer) in enumerate(zip(producer_names, self.producers, strict=True))
+        ]
+        slots += [
+            Slot(
+                name=name,
+                role=Role.CONSUMER,
+                work=Consume(self.consumer, queue.intake()),
+                ledger=ledger,
+                index=index,
+                may_restart=True,
+            )
+            for index, name in enumerate(consumer_names, start=len(slots))
+        ]
+        return Plan(
+            name=self.name,
+            slots=slots,
+            queue=queue,
+            ledger=ledger,
+            context=context,
+            start_method=settings.start_method,
+            drain_timeout_seconds=settings.drain_timeout_seconds,
+            show_output=show_output,
+        )
+
+    def _producer_names(self) -> list[str]:
+        return [producer.name or f"producer-{n}" for n, producer in enumerate(self.producers, start=1)]
+
+    def _consumer_names(self) -> list[str]:
+        number = self.consumers or usable_cpus()
+        named = list(self.consumer_names[:number])
+        return named + [f"consumer-{n}" for n in range(len(named) + 1, number + 1)]
+
+    def _modules(self) -> list[str]:
+        """The modules that hold the workload's functions, for the fork server to import."""
+        functions = [self.consumer, *(producer.function for producer in self.producers)]
+        names = {getattr(function, "__module__", None) or type(function).__module__ for function in functions}
+        return sorted(names - {"__main__", "builtins"})
+
+    def _check_picklable(self) -> None:
+        for name, producer in zip(self._producer_names(), self.producers, strict=True):
+            _check_picklable(f"producer {name}", (producer.function, producer.args, producer.kwargs))
+        _check_picklable("the consumer", self.consumer)
+
+
+def _check_picklable(what: str, value: object) -> None:
+    try:
+        ForkingPickler.dumps(value)
+    except Exception as error:  # whatever a user's __reduce__ raises
+        raise ConfigurationError(
+            f"{what} cannot be sent to a worker process ({error}); give functions of a module's top level, "
+            "and arguments that pickle can store"
+        ) from error
+
+
+@contextlib.contextmanager
+def _stop_signals(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
+    """Have SIGTERM and SIGINT stop the run. Python lets only the main thread do that; others go without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        supervisor.request_stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    wakeup_before = signal.set_wakeup_fd(loop.wakeup_descriptor, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

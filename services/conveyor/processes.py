@@ -1,0 +1,37 @@
+"""How worker processes come to be: by a fork server, or by spawn. Never by fork: the supervisor has threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+
+START_METHODS = ("forkserver", "spawn")
+# What a worker needs of us, imported once in the fork server. `cli` is light, and is what the `conveyor`
+# script imports, which every worker runs again as its main module.
+_PRELOAD = ("conveyor.worker", "conveyor.queues", "conveyor.cli")
+
+
+def context(start_method: str, modules: Iterable[str]) -> BaseContext:
+    """Return the context to start workers with; `modules` hold the workload, so a restart costs milliseconds."""
+    chosen = multiprocessing.get_context(start_method)
+    if start_method == "forkserver":
+        chosen.set_forkserver_preload([*_PRELOAD, *modules])
+        _start_fork_server()
+    return chosen
+
+
+def _start_fork_server() -> None:
+    """Start it with our module path, which it does not take from us by itself before Python 3.14."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

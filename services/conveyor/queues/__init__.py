@@ -1,0 +1,19 @@
+"""WHAT CARRIES: the queues, one module each, behind the protocol in `seam`.
+
+`KINDS` is the one list of them. The supervisor opens one by name and hands its ends to the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
+
+from conveyor.queues.joinable import JoinableTaskQueue
+from conveyor.queues.seam import TaskQueue
+from conveyor.queues.sentinel import SentinelTaskQueue
+
+KINDS: dict[str, Callable[[int, BaseContext], TaskQueue]] = {
+    "joinable": JoinableTaskQueue,
+    "sentinel": SentinelTaskQueue,
+}
+DEFAULT_KIND = "joinable"

@@ -1,0 +1,39 @@
+"""`joinable`: a `multiprocessing.JoinableQueue`, whose count of unfinished tasks tells the end.
+
+Consumers may be any number; they never learn of the end and are stopped once the count is 0.
+"""
+
+from __future__ import annotations
+
+from multiprocessing.context import BaseContext
+from multiprocessing.queues import JoinableQueue
+
+from conveyor.queues.seam import Intake, Lease
+from conveyor.queues.stdlib import Message, StdlibIntake, StdlibTaskQueue
+
+
+class JoinableIntake(StdlibIntake):
+    """A consumer's end that marks each task as done."""
+
+    __slots__ = ()
+
+    queue: JoinableQueue[Message]
+
+    def report(self, lease: Lease) -> None:
+        self.queue.task_done()
+
+
+class JoinableTaskQueue(StdlibTaskQueue):
+    """Tasks, each followed by `task_done()`; the end is when `join()` returns."""
+
+    kind = "joinable"
+    queue: JoinableQueue[Message]
+
+    def __init__(self, maxsize: int, context: BaseContext) -> None:
+        super().__init__(context.JoinableQueue(maxsize), maxsize)
+
+    def intake(self) -> Intake:
+        return JoinableIntake(self.queue)
+
+    def finish(self, consumers: int) -> None:
+        self.queue.join()

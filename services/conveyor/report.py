@@ -1,0 +1,124 @@
+"""What a run came to: the value of `Pipeline.run()`, and the file that `--report` writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conveyor.snapshot import Ending, RunStatistics
+
+
+class ExitCode(enum.IntEnum):
+    """The exit codes of the command line."""
+
+    DONE = 0
+    TASKS_FAILED = 1
+    USAGE = 2
+    BROKEN = 3
+    UNFINISHED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One slot's part of the work."""
+
+    name: str
+    role: str
+    produced: int
+    processed: int
+    failed: int
+    abandoned: int
+    busy_seconds: float
+    blocked_seconds: float
+    restarts: int
+    last_exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished run, in tasks and seconds."""
+
+    name: str
+    queue: str
+    ending: Ending
+    exit_code: ExitCode
+    produced: int
+    processed: int
+    """Tasks finished, failed ones included."""
+    failed: int
+    failures: Mapping[str, int]
+    """Failed tasks by the class of their exception."""
+    redelivered: int
+    dead_lettered: int
+    lost: int
+    """Tasks that were put and that nobody could do any more, because a worker died with them."""
+    unfinished: int
+    """Tasks that were put and not done: the lost ones, and those for which there was no time."""
+    restarts: int
+    elapsed_seconds: float
+    trouble: str | None
+    workers: tuple[WorkerReport, ...]
+
+    @classmethod
+    def of(cls, run: RunStatistics) -> Report:
+        """Sum up a run that has ended."""
+        assert run.ending is not None
+        return cls(
+            name=run.name,
+            queue=run.queue.name,
+            ending=run.ending,
+            exit_code=_exit_code(run),
+            produced=run.total("produced"),
+            processed=run.total("processed"),
+            failed=run.total("failed"),
+            failures=run.failures,
+            redelivered=0,  # a stdlib queue delivers once, or not at all
+            dead_lettered=0,
+            lost=run.queue.lost,
+            unfinished=run.queue.unfinished,
+            restarts=sum(sum(slot.restarts.values()) for slot in run.slots),
+            elapsed_seconds=round(run.elapsed_seconds, 3),
+            trouble=run.trouble,
+            workers=tuple(
+                WorkerReport(
+                    name=slot.name,
+                    role=slot.role,
+                    produced=slot.produced,
+                    processed=slot.processed,
+                    failed=slot.failed,
+                    abandoned=slot.abandoned,
+                    busy_seconds=round(slot.busy_seconds, 6),
+                    blocked_seconds=round(slot.blocked_seconds, 6),
+                    restarts=sum(slot.restarts.values()),
+                    last_exit_code=slot.last_exit_code,
+                )
+                for slot in run.slots
+            ),
+        )
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        parts = [f"{self.produced} produced", f"{self.processed} processed"]
+        parts += [f"{self.failed} failed"] * bool(self.failed)
+        parts += [f"{self.lost} lost"] * bool(self.lost)
+        parts += [f"{self.unfinished - self.lost} unfinished"] * (self.unfinished > self.lost)
+        parts += [f"{self.restarts} restarts"] * bool(self.restarts)
+        return f"{', '.join(parts)} in {self.elapsed_seconds:.2f} s"
+
+    def write(self, path: Path) -> None:
+        """Store the report as one JSON object."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+
+def _exit_code(run: RunStatistics) -> ExitCode:
+    if run.ending is Ending.EXPIRED and run.queue.unfinished > run.queue.lost:
+        return ExitCode.UNFINISHED
+    if run.trouble or run.queue.lost or run.ending is Ending.BROKEN:
+        return ExitCode.BROKEN
+    if run.total("failed") and run.ending is Ending.COMPLETE:
+        return ExitCode.TASKS_FAILED
+    return ExitCode.DONE

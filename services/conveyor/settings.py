@@ -1,0 +1,149 @@
+"""The settings of a run: one table of options, read once from flags and environment, checked, frozen.
+
+Each option has a flag, and an environment variable that the flag wins over. Nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conveyor.errors import ConfigurationError
+from conveyor.logs import FORMATS
+from conveyor.processes import START_METHODS
+from conveyor.queues import KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the exporter listens. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run may be told from outside. None in the first four leaves it to the workload."""
+
+    producers: int | None = None
+    consumers: int | None = None
+    queue: str | None = None
+    maxsize: int | None = None
+    metrics: Address | None = None
+    drain_timeout_seconds: float = 8.0  # under the 10 s that Docker gives a container
+    progress: bool | None = None
+    log_format: str = "text"
+    report: Path | None = None
+    start_method: str = "forkserver"
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("+").isdecimal() or int(text) < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError("a number of seconds of at least 0")
+    return seconds
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def _yes_or_no(text: str) -> bool:
+    try:
+        return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError("yes or no") from None
+
+
+def _address(text: str) -> Address | None:
+    allowed = "HOST:PORT with a port from 0 to 65535, or off"
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535:
+        raise ValueError(allowed)
+    return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("the path of a file")
+    return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: the field it sets, how it is written, and what it means."""
+
+    field: str
+    flag: str
+    placeholder: str
+    parse: Callable[[str], object]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "CONVEYOR_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+    def read(self, text: str, source: str) -> object:
+        """Return the value; raise `ConfigurationError` naming the source, the text and what is allowed."""
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{source}: {text!r} is not allowed; give {error}") from None
+
+
+OPTIONS = (
+    Option("producers", "--producers", "N", _whole(1), "number of producer processes (the workload's)"),
+    Option("consumers", "--consumers", "N", _whole(1), "number of consumer processes (the workload's, or usable CPUs)"),
+    Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or joinable)"),
+    Option("maxsize", "--maxsize", "N", _whole(0), "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
+    Option("metrics", "--metrics", "HOST:PORT", _address, "where to serve metrics, or off (127.0.0.1:8000)"),
+    Option("drain_timeout_seconds", "--drain-timeout", "S", _seconds, "seconds to finish what is left (8)"),
+    Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),
+    Option("report", "--report", "FILE", _path, "write the report to this file, as JSON"),
+    Option("start_method", "--start-method", "METHOD", _one_of(*START_METHODS), "forkserver or spawn (forkserver)"),
+    Option("progress", "--progress", "", _yes_or_no, "show a live view (when standard output is a terminal)"),
+)
+COMMAND_LINE_DEFAULTS: Mapping[str, object] = {"metrics": Address("127.0.0.1", 8000)}
+
+
+def read(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a command line: its flags by field, then the environment, then the defaults.
+
+    Raises `ConfigurationError` for a value that is not allowed. An empty variable is taken as not set.
+    """
+    values = dict(COMMAND_LINE_DEFAULTS)
+    for option in OPTIONS:
+        given = flags.get(option.field)
+        if isinstance(given, str):
+            values[option.field] = option.read(given, option.flag)
+        elif given is not None:
+            values[option.field] = given
+        elif text := environment.get(option.variable):
+            values[option.field] = option.read(text, option.variable)
+    return Settings(**values)  # type: ignore[arg-type]

@@ -1,0 +1,220 @@
+"""One worker slot: the name, the process that is in it now, and what is known of those before it.
+
+Written by the supervisor's thread alone; the exporter's threads read `statistics()`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+
+from conveyor.errors import ConveyorError
+from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
+from conveyor.messages import LineReader
+from conveyor.restarts import RestartPolicy
+from conveyor.snapshot import RestartReason, Role, SlotStatistics, WorkerState
+from conveyor.worker import Assignment, Consume, Produce, main
+
+_FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended that was not finished."""
+
+    exit_code: int
+    lived_seconds: float
+    was_ready: bool
+    in_task: bool
+    task_seconds: float
+
+    @property
+    def reason(self) -> RestartReason:
+        return RestartReason.SIGNAL if self.exit_code < 0 else RestartReason.EXIT
+
+    def __str__(self) -> str:
+        if self.exit_code >= 0:
+            return f"exit code {self.exit_code}"
+        try:
+            return signal.Signals(-self.exit_code).name
+        except ValueError:
+            return f"signal {-self.exit_code}"
+
+
+class Slot:
+    """A place for one process at a time."""
+
+    def __init__(
+        self, name: str, role: Role, work: Produce | Consume, ledger: Ledger, index: int, may_restart: bool
+    ) -> None:
+        self.name = name
+        self.role = role
+        self.may_restart = may_restart
+        self.policy = RestartPolicy()
+        self.process: BaseProcess | None = None
+        self.pid: int | None = None
+        self.messages: LineReader | None = None
+        self.output: LineReader | None = None
+        self.finished = False
+        """The work of this slot is over: it left by itself, as it should."""
+        self.given_up = False
+        """Its process died and no other will follow."""
+        self.abandoned = 0
+        self.restarts = dict.fromkeys(RestartReason, 0)
+        self.last_exit_code: int | None = None
+        self.death: Death | None = None
+        """How the process before the present one died, if it did."""
+        self._work = work
+        self._ledger = ledger
+        self._index = index
+        self._started_at = 0.0
+        self._started = 0.0
+        self._descriptors: list[int] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether no process will be in this slot any more."""
+        return self.finished or self.given_up
+
+    def start(self, context: BaseContext, capture_output: bool) -> list[int]:
+        """Put a new process in; return the descriptors to watch: its end, its messages, its output if captured.
+
+        Raises `ConveyorError` if the system will not start one.
+        """
+        messages, messages_end = context.Pipe(duplex=False)
+        output, output_end = context.Pipe(duplex=False) if capture_output else (None, None)
+        assignment = Assignment(
+            work=self._work,
+            ledger=self._ledger,
+            row=self._index,
+            messages=messages_end,
+            output=output_end,
+            environment=dict(os.environ),
+        )
+        process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+            target=main, args=(assignment,), name=self.name
+        )
+        self._ledger.rows[self._index].enter(State.STARTING, time.monotonic_ns())
+        try:
+            process.start()
+        except (OSError, EOFError) as error:
+            raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
+        finally:
+            messages_end.close()
+            if output_end is not None:
+                output_end.close()
+        self._descriptors = [os.dup(messages.fileno())] + ([os.dup(output.fileno())] if output else [])
+        messages.close()
+        if output is not None:
+            output.close()
+        readers = [LineReader(descriptor) for descriptor in self._descriptors]
+        self.messages, self.output = readers[0], readers[1] if capture_output else None
+        if self.death is not None:
+            self.restarts[self.death.reason] += 1
+        self._started_at, self._started = time.time(), time.monotonic()
+        self.process, self.pid = process, process.pid
+        return [process.sentinel, *self._descriptors]
+
+    def bury(self, *, by_us: bool) -> Death | None:
+        """Take the ended process out; return how it died, or None if its work was over.
+
+        A task in its hands counts as abandoned, unless it was the supervisor that ended the process.
+        """
+        process = self.process
+        assert process is not None
+        now_ns = time.monotonic_ns()
+        process.join()
+        exit_code = process.exitcode
+        assert exit_code is not None
+        if exit_code == _FORK_SERVER_DIED and self.pid is not None:
+            _kill(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
+        tally = self.tally(now_ns)
+        self._ledger.rows[self._index].settle(now_ns)
+        self.process = self.pid = None
+        process.close()
+        self.last_exit_code = exit_code
+        in_hand = tally.started - tally.processed - self.abandoned
+        if not by_us:
+            self.abandoned += in_hand
+        if exit_code == 0 and tally.state is State.FINISHED and not in_hand:
+            self.death, self.finished = None, True
+            return None
+        self.death = Death(
+            exit_code=exit_code,
+            lived_seconds=time.monotonic() - self._started,
+            was_ready=tally.state is not State.STARTING,
+            in_task=bool(in_hand),
+            task_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if in_hand else 0.0,
+        )
+        return self.death
+
+    def close_pipes(self) -> list[int]:
+        """Close the pipes of the ended process; return their descriptors."""
+        closed, self._descriptors = self._descriptors, []
+        for descriptor in closed:
+            os.close(descriptor)
+        self.messages = self.output = None
+        return closed
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if one is in the slot."""
+        if self.process is not None and self.pid is not None and self.process.is_alive():
+            _kill(self.pid, number)
+
+    def tally(self, now_ns: int) -> Tally:
+        """Return this slot's row of the ledger."""
+        return self._ledger.rows[self._index].read(now_ns)
+
+    def confirm_offered(self) -> None:
+        """Count the put that a dead producer left in doubt (see `Row.confirm_offered`)."""
+        self._ledger.rows[self._index].confirm_offered()
+
+    def statistics(self, tally: Tally, now_ns: int, unix_time: float) -> SlotStatistics:
+        """Return the slot as this reading of its row shows it."""
+        pid = self.pid
+        in_progress = tally.started - tally.processed - self.abandoned
+        return SlotStatistics(
+            name=self.name,
+            role=self.role,
+            up=pid is not None,
+            state=self._state(tally) if pid is not None else None,
+            finished=self.finished,
+            pid=pid,
+            started_at=self._started_at or None,
+            heartbeat_at=unix_time - (now_ns - tally.heartbeat_ns) / NANOSECONDS if self._started else None,
+            produced=tally.put,
+            processed=tally.processed,
+            failed=tally.failed,
+            in_progress=in_progress,
+            abandoned=self.abandoned,
+            busy_seconds=tally.busy_ns / NANOSECONDS,
+            blocked_seconds=tally.blocked_ns / NANOSECONDS,
+            task_age_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if in_progress > 0 else None,
+            task_seconds=tally.task_ns / NANOSECONDS,
+            task_buckets=tuple(map(sum, zip(tally.succeeded, tally.failures, strict=True))),
+            wait_seconds=tally.wait_ns / NANOSECONDS,
+            wait_buckets=tally.waits,
+            restarts=dict(self.restarts),
+            last_exit_code=self.last_exit_code,
+        )
+
+    def _state(self, tally: Tally) -> WorkerState:
+        if tally.state is State.STARTING:
+            return WorkerState.STARTING
+        stop = Order.STOP_PRODUCING if self.role is Role.PRODUCER else Order.STOP
+        if tally.state in (State.STOPPING, State.FINISHED) or self._ledger.order >= stop:
+            return WorkerState.STOPPING
+        if tally.is_blocked:
+            return WorkerState.BLOCKED
+        return WorkerState.BUSY if tally.is_busy else WorkerState.IDLE
+
+
+def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

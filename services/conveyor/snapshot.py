@@ -1,0 +1,133 @@
+"""What a run looks like at one moment: frozen, with named fields, made by `Supervisor.statistics()`.
+
+Everything that shows a run (exporter, `conveyor status`, live view, report) reads these and nothing else, so
+they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class Role(enum.StrEnum):
+    """The two kinds of worker."""
+
+    PRODUCER = "producer"
+    CONSUMER = "consumer"
+
+
+class Phase(enum.StrEnum):
+    """How far a run has come."""
+
+    RUNNING = "running"
+    DRAINING = "draining"  # producers are asked to stop; what is unfinished is still done
+    STOPPING = "stopping"  # nothing is left to do, or no time to do it
+    ENDED = "ended"
+
+
+class Ending(enum.StrEnum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    """Every producer had finished and every task that was left could be done."""
+    DRAINED = "drained"
+    """Asked to stop, and nothing was left unfinished."""
+    EXPIRED = "expired"
+    """Asked to stop, and there was no more time for what was left."""
+    BROKEN = "broken"
+    """It could not go on; `trouble` says why."""
+
+
+class WorkerState(enum.StrEnum):
+    """What a live worker does; a dead one has none."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    BLOCKED = "blocked"
+    STOPPING = "stopping"
+
+
+class RestartReason(enum.StrEnum):
+    """Why a process was replaced."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    HEARTBEAT = "heartbeat"
+    RECYCLE = "recycle"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatistics:
+    """One worker slot. Counts are totals of all processes that were in it; times are in seconds."""
+
+    name: str
+    role: Role
+    up: bool
+    state: WorkerState | None
+    finished: bool
+    pid: int | None
+    started_at: float | None
+    """Unix time at which the present process was started."""
+    heartbeat_at: float | None
+    """Unix time of the last sign of progress."""
+    produced: int
+    processed: int
+    failed: int
+    in_progress: int
+    abandoned: int
+    """Tasks that were in hand when a process of this slot died."""
+    busy_seconds: float
+    blocked_seconds: float
+    task_age_seconds: float | None
+    task_seconds: float
+    task_buckets: tuple[int, ...]
+    wait_seconds: float
+    wait_buckets: tuple[int, ...]
+    restarts: Mapping[RestartReason, int]
+    last_exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """The queue: all counts in tasks. `capacity` 0 means unbounded.
+
+    `unfinished` is put and not done, so it still holds the `lost`: those that nobody can do any more.
+    """
+
+    name: str
+    capacity: int
+    waiting: int
+    in_progress: int
+    unfinished: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """A whole run."""
+
+    name: str
+    phase: Phase
+    started_at: float
+    elapsed_seconds: float
+    start_method: str
+    queue: QueueStatistics
+    desired: Mapping[Role, int]
+    """Slots of each role that should hold a process: all but those whose work is over."""
+    slots: tuple[SlotStatistics, ...]
+    failures: Mapping[str, int]
+    """Failed tasks by the class of their exception."""
+    trouble: str | None
+    """Why this run cannot end well, once that is known."""
+    ending: Ending | None
+
+    def total(self, count: str) -> int:
+        """Return the sum over all slots of one of their counts: produced, processed, failed, abandoned."""
+        return sum(getattr(slot, count) for slot in self.slots)
+
+    def live(self, role: Role) -> int:
+        """Return the number of live processes of a role."""
+        return sum(slot.up for slot in self.slots if slot.role is role)

@@ -1,0 +1,257 @@
+"""WHO WORKS: the two loops in the child processes, and nothing that decides.
+
+The supervisor calls `main` in a new process with a frozen `Assignment`. The loops use the queue's seam and
+write their row of the ledger; what goes wrong is told on a private pipe.
+
+What happens when this process dies: see the queue it serves. What happens when the supervisor dies: the kernel
+kills this process, whatever it does (`_die_with`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import multiprocessing
+import os
+import pickle
+import reprlib
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import FrameType, TracebackType
+from typing import Any
+
+from conveyor import messages
+from conveyor.errors import ConveyorError, TaskNotPicklableError
+from conveyor.ledger import Ledger, Order, Row, State
+from conveyor.queues.seam import Intake, Outlet, QueueEndedError
+
+# An idle consumer or a blocked producer shows a sign of life at least this often.
+BEAT_SECONDS = 1.0
+_PICKLE_PROTOCOL = 5
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
+
+_now_ns = time.monotonic_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Produce:
+    """The work of a producer's slot: call the function, offer all that it yields."""
+
+    function: Callable[..., Iterable[object]]
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    outlet: Outlet
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """The work of a consumer's slot: call the function with each task."""
+
+    function: Callable[[Any], object]
+    intake: Intake
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All that a worker process is given."""
+
+    work: Produce | Consume
+    ledger: Ledger
+    row: int
+    messages: Connection
+    output: Connection | None
+    """Where standard output and error go; None leaves them as they are."""
+    environment: Mapping[str, str]
+    """The supervisor's own: a fork server's would be as old as its first start."""
+
+
+class StopRequestedError(BaseException):
+    """The supervisor asks this process to leave. Not an `Exception`: user code should not catch it."""
+
+
+class Interruptions:
+    """Turns the supervisor's SIGTERM into an exception, but only inside `with`: where nothing is in hand.
+
+    A SIGTERM that the supervisor did not send kills the process, as it would without us.
+    """
+
+    def __init__(self, ledger: Ledger, order: Order) -> None:
+        self._ledger = ledger
+        self._order = order
+        self._allowed = False
+        self.requested = False
+
+    def install(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if self._ledger.order < self._order:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self.requested = True
+        if self._allowed:
+            raise StopRequestedError
+
+    def __enter__(self) -> None:
+        self._allowed = True
+        if self.requested:
+            self._allowed = False
+            raise StopRequestedError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._allowed = False
+
+
+def main(assignment: Assignment) -> None:
+    """Run one worker to its end. The target of every process that the supervisor starts."""
+    _die_with(multiprocessing.parent_process())
+    os.environ.clear()
+    os.environ.update(assignment.environment)
+    _set_up_output(assignment.output)
+    row = assignment.ledger.rows[assignment.row]
+    work = assignment.work
+    order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
+    interruptions = Interruptions(assignment.ledger, order)
+    interruptions.install()
+    if assignment.ledger.order >= order:  # asked before the handler was there
+        interruptions.requested = True
+    row.enter(State.RUNNING, _now_ns())
+    try:
+        if isinstance(work, Produce):
+            produce(work, row, interruptions)
+        else:
+            consume(work, row, interruptions, assignment.messages.fileno())
+    except StopRequestedError:
+        pass
+    except Exception as error:  # a producer's: its process ends here, and its supervisor says why
+        trace = "" if isinstance(error, ConveyorError) else traceback.format_exc()
+        failure = messages.ProducerFailed(type(error).__qualname__, str(error), trace)
+        messages.send(assignment.messages.fileno(), failure)
+        row.enter(State.STOPPING, _now_ns())
+        _flush(work)
+        sys.exit(1)
+    row.enter(State.STOPPING, _now_ns())
+    _flush(work)
+    row.enter(State.FINISHED, _now_ns())
+
+
+def produce(work: Produce, row: Row, interruptions: Interruptions) -> None:
+    """Offer every task that the function yields, until it ends or the supervisor asks to stop."""
+    row.resume_busy(_now_ns())
+    with interruptions:
+        iterator = iter(work.function(*work.args, **work.kwargs))
+    while True:
+        try:
+            with interruptions:
+                task = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            row.pause_busy(_now_ns())
+        if not _put(work.outlet, _pickled(task), row, interruptions):
+            return
+        row.resume_busy(_now_ns())
+
+
+def _put(outlet: Outlet, payload: bytes, row: Row, interruptions: Interruptions) -> bool:
+    now_ns = _now_ns()
+    row.offer()
+    if not outlet.offer(payload, now_ns, 0.0):
+        row.resume_blocked(now_ns)
+        try:
+            while not outlet.offer(payload, _now_ns(), BEAT_SECONDS):
+                row.beat(_now_ns())
+                if interruptions.requested:
+                    return False
+        finally:
+            row.pause_blocked(_now_ns())
+    row.count_put(now_ns)
+    return True
+
+
+def _pickled(task: object) -> bytes:
+    try:
+        return pickle.dumps(task, _PICKLE_PROTOCOL)
+    except Exception as error:  # whatever a user's __reduce__ raises
+        raise TaskNotPicklableError(
+            f"the task {_REPR.repr(task)} cannot be sent to another process ({error}); "
+            "yield values that pickle can store"
+        ) from error
+
+
+def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> None:
+    """Do one task after another, until the queue ends or the supervisor asks to stop."""
+    seen: set[type[Exception]] = set()
+    while True:
+        try:
+            with interruptions:
+                lease = work.intake.take(BEAT_SECONDS)
+        except QueueEndedError:
+            return
+        now_ns = _now_ns()
+        if lease is None:
+            row.beat(now_ns)
+            continue
+        row.start_task(now_ns, now_ns - lease.offered_ns)
+        task: object = "(not unpickled)"
+        try:
+            task = pickle.loads(lease.payload)
+            work.function(task)
+        except Exception as error:  # the user's: it costs one task, not the worker
+            finished_ns = _now_ns()
+            row.finish_task(finished_ns, failed=True)
+            trace = "" if type(error) in seen else traceback.format_exc()
+            seen.add(type(error))
+            seconds = (finished_ns - now_ns) / 1e9
+            kind = type(error).__qualname__
+            failure = messages.TaskFailed(kind, str(error), _REPR.repr(task), seconds, trace)
+            messages.send(descriptor, failure)
+        else:
+            row.finish_task(_now_ns())
+        row.enter(State.REPORTING, _now_ns())
+        work.intake.report(lease)
+        row.enter(State.RUNNING, _now_ns())
+
+
+def _flush(work: Produce | Consume) -> None:
+    if isinstance(work, Produce):
+        work.outlet.close()
+    sys.stdout.flush()
+
+
+def _set_up_output(output: Connection | None) -> None:
+    if output is not None:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        output.close()
+    # Line by line, so that a task that is done has shown its output even if its worker is killed after it.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+
+
+def _die_with(parent: multiprocessing.process.ParentProcess | None) -> None:
+    """Have the kernel send SIGKILL to this process when its supervisor is gone, however that happens.
+
+    The read end of a pipe whose only writer is the supervisor tells it. A thread that waits for this could
+    not stop a task that holds the interpreter's lock, and PR_SET_PDEATHSIG would watch the fork server.
+    """
+    if parent is None:
+        return
+    descriptor = parent.sentinel
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([descriptor], [], [], 0)[0]:  # it was gone before we could ask
+        os.kill(os.getpid(), signal.SIGKILL)
