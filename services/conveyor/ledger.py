@@ -24,6 +24,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import reduction
+from typing import Any
 
 # Upper edges in seconds, `le` of the two histograms; the last bucket, +Inf, has no edge.
 TASK_EDGES_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -219,9 +220,7 @@ class Ledger:
         self._slots = slots
         weakref.finalize(self, os.close, descriptor)
         self._words = memoryview(mmap.mmap(descriptor, size)).cast("Q")
-        self.rows = [
-            Row(self._words[WORDS_PER_ROW * (slot + 1) : WORDS_PER_ROW * (slot + 2)]) for slot in range(slots)
-        ]
+        self.rows = [Row(self._words[WORDS_PER_ROW * (slot + 1) : WORDS_PER_ROW * (slot + 2)]) for slot in range(slots)]
 
     @property
     def order(self) -> Order:
@@ -236,5 +235,5 @@ class Ledger:
         return _attach, (self._slots, reduction.DupFd(self._descriptor))
 
 
-def _attach(slots: int, duplicate: reduction.DupFd) -> Ledger:
+def _attach(slots: int, duplicate: Any) -> Ledger:
     return Ledger(slots, duplicate.detach())

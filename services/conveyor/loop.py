@@ -5,6 +5,7 @@ Everything registered here runs in the supervisor's thread, so none of it needs 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -59,10 +60,8 @@ class Loop:
 
     def wake(self) -> None:
         """End the present wait. Safe from any thread and after `close`."""
-        try:
+        with contextlib.suppress(OSError):  # full: the loop wakes anyway; closed: nobody waits
             os.write(self._wake_write, b"\0")
-        except OSError:  # full: the loop wakes anyway; closed: nobody waits
-            pass
 
     def turn(self) -> None:
         """Wait for the next thing to happen and do all that is due."""
@@ -84,7 +83,5 @@ class Loop:
         os.close(descriptor)
 
     def _swallow(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass

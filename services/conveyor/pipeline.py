@@ -63,8 +63,8 @@ class Pipeline:
     """Producers that make tasks, a queue that carries them, consumers that do them.
 
     `consumer` is called once for each task. `consumers` is the number of its processes: by default the CPUs
-    that may be used. `maxsize` bounds the waiting tasks; 0 means no bound. `consumer_names` name the first
-    consumer slots. Raises `ConfigurationError` for what cannot run.
+    that may be used. `maxsize` bounds the waiting tasks; 0 means no bound. `consumer_name` names the nth
+    consumer slot, counted from 1. Raises `ConfigurationError` for what cannot run.
     """
 
     producers: Sequence[Producer]
@@ -73,7 +73,7 @@ class Pipeline:
     maxsize: int = 1000
     queue: str = DEFAULT_KIND
     name: str = "pipeline"
-    consumer_names: Sequence[str] = ()
+    consumer_name: Callable[[int], str] = "consumer-{}".format
 
     def __post_init__(self) -> None:
         if not self.producers or not all(isinstance(producer, Producer) for producer in self.producers):
@@ -90,9 +90,7 @@ class Pipeline:
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
 
-    def run(
-        self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver"
-    ) -> Report:
+    def run(self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver") -> Report:
         """Do all the work and report on it.
 
         `metrics` is HOST:PORT, or off. SIGTERM or SIGINT drains for at most `drain_timeout` seconds, a second
@@ -180,9 +178,7 @@ class Pipeline:
         return [producer.name or f"producer-{n}" for n, producer in enumerate(self.producers, start=1)]
 
     def _consumer_names(self) -> list[str]:
-        number = self.consumers or usable_cpus()
-        named = list(self.consumer_names[:number])
-        return named + [f"consumer-{n}" for n in range(len(named) + 1, number + 1)]
+        return [self.consumer_name(n) for n in range(1, (self.consumers or usable_cpus()) + 1)]
 
     def _modules(self) -> list[str]:
         """The modules that hold the workload's functions, for the fork server to import."""

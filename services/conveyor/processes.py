@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 START_METHODS = ("forkserver", "spawn")
 # What a worker needs of us, imported once in the fork server. `cli` is light, and is what the `conveyor`
@@ -27,7 +28,7 @@ def context(start_method: str, modules: Iterable[str]) -> BaseContext:
 def _start_fork_server() -> None:
     """Start it with our module path, which it does not take from us by itself before Python 3.14."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
         forkserver.ensure_running()
     finally:

@@ -100,15 +100,6 @@ class Report:
             ),
         )
 
-    def summary(self) -> str:
-        """Return one line for people."""
-        parts = [f"{self.produced} produced", f"{self.processed} processed"]
-        parts += [f"{self.failed} failed"] * bool(self.failed)
-        parts += [f"{self.lost} lost"] * bool(self.lost)
-        parts += [f"{self.unfinished - self.lost} unfinished"] * (self.unfinished > self.lost)
-        parts += [f"{self.restarts} restarts"] * bool(self.restarts)
-        return f"{', '.join(parts)} in {self.elapsed_seconds:.2f} s"
-
     def write(self, path: Path) -> None:
         """Store the report as one JSON object."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")

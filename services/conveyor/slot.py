@@ -5,6 +5,7 @@ Written by the supervisor's thread alone; the exporter's threads read `statistic
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -214,7 +215,5 @@ class Slot:
 
 
 def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 class Role(enum.StrEnum):
@@ -131,3 +132,30 @@ class RunStatistics:
     def live(self, role: Role) -> int:
         """Return the number of live processes of a role."""
         return sum(slot.up for slot in self.slots if slot.role is role)
+
+
+def from_plain(plain: dict[str, Any]) -> RunStatistics:
+    """Return the statistics that `dataclasses.asdict` and JSON have flattened."""
+    slots = tuple(
+        SlotStatistics(
+            **slot
+            | {
+                "role": Role(slot["role"]),
+                "state": WorkerState(slot["state"]) if slot["state"] else None,
+                "restarts": {RestartReason(reason): number for reason, number in slot["restarts"].items()},
+                "task_buckets": tuple(slot["task_buckets"]),
+                "wait_buckets": tuple(slot["wait_buckets"]),
+            }
+        )
+        for slot in plain["slots"]
+    )
+    return RunStatistics(
+        **plain
+        | {
+            "phase": Phase(plain["phase"]),
+            "queue": QueueStatistics(**plain["queue"]),
+            "desired": {Role(role): number for role, number in plain["desired"].items()},
+            "slots": slots,
+            "ending": Ending(plain["ending"]) if plain["ending"] else None,
+        }
+    )

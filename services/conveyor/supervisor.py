@@ -82,8 +82,7 @@ class Supervisor:
         """Return the whole run at this moment. Safe from any thread."""
         unix_time, now_ns, tallies = self._read()
         seen = {
-            slot: slot.statistics(tally, now_ns, unix_time)
-            for slot, tally in zip(self._slots, tallies, strict=True)
+            slot: slot.statistics(tally, now_ns, unix_time) for slot, tally in zip(self._slots, tallies, strict=True)
         }
         counts = _counts(seen.values())
         return RunStatistics(
@@ -93,9 +92,7 @@ class Supervisor:
             elapsed_seconds=time.monotonic() - self._started,
             start_method=self._plan.start_method,
             queue=self._plan.queue.statistics(counts, self._lost_in_transit),
-            desired={
-                role: sum(slot.role is role and not slot.finished for slot in self._slots) for role in Role
-            },
+            desired={role: sum(slot.role is role and not slot.finished for slot in self._slots) for role in Role},
             slots=tuple(seen.values()),
             failures=dict(self._failures),
             trouble=self._trouble,
@@ -233,7 +230,7 @@ class Supervisor:
 
     def _settle_doubt(self) -> None:
         """Count what a producer put just before it died, once the consumers have shown that it was put."""
-        _, now_ns, tallies = self._read()
+        *_, tallies = self._read()
         missing = sum(t.started - t.put for t in tallies)
         for slot, tally in zip(self._slots, tallies, strict=True):
             if missing > 0 and slot.pid is None and tally.offered > tally.put:

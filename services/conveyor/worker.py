@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -241,7 +242,7 @@ def _set_up_output(output: Connection | None) -> None:
     faulthandler.enable()
 
 
-def _die_with(parent: multiprocessing.process.ParentProcess | None) -> None:
+def _die_with(parent: BaseProcess | None) -> None:
     """Have the kernel send SIGKILL to this process when its supervisor is gone, however that happens.
 
     The read end of a pipe whose only writer is the supervisor tells it. A thread that waits for this could
