@@ -65,9 +65,14 @@ class LineReader:
         return lines
 
     def read_all(self) -> Iterator[bytes]:
-        """Yield what is left in the stream without waiting for more."""
+        """Yield the whole lines that are left in the stream, without waiting for more."""
         while lines := self.read():
             yield from lines
+
+    @property
+    def rest(self) -> bytes:
+        """What has arrived of a line without its end."""
+        return self._rest
 
 
 def decode(line: bytes) -> Message:

@@ -24,6 +24,7 @@ from conveyor.loop import Loop
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.report import Report
+from conveyor.roster import Roster
 from conveyor.settings import Settings, read
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
@@ -165,7 +166,7 @@ class Pipeline:
         ]
         return Plan(
             name=self.name,
-            slots=slots,
+            roster=Roster(slots),
             queue=queue,
             ledger=ledger,
             context=context,

@@ -17,26 +17,26 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
 from conveyor import messages
-from conveyor.ledger import Ledger, Order, State, Tally
+from conveyor.errors import ConveyorError
+from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
-from conveyor.queues.seam import Counts, TaskQueue
+from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
+from conveyor.roster import Roster
 from conveyor.slot import Death, Slot
-from conveyor.snapshot import Ending, Phase, Role, RunStatistics, SlotStatistics
+from conveyor.snapshot import Ending, Phase, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25  # how soon a loss that no event tells of is looked for
 STOP_GRACE_SECONDS = 5.0  # for a worker that was asked to leave with nothing in hand
-# A scrape can fall between a put and its count, if the producer is interrupted just there; wait for it.
-READ_ATTEMPTS, READ_PAUSE_SECONDS = 20, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Plan:
     """What a supervisor is given to run."""
 
     name: str
-    slots: Sequence[Slot]
+    roster: Roster
     queue: TaskQueue
     ledger: Ledger
     context: BaseContext
@@ -60,7 +60,7 @@ class Supervisor:
     def __init__(self, plan: Plan, loop: Loop) -> None:
         self._plan = plan
         self._loop = loop
-        self._slots = plan.slots
+        self._roster = plan.roster
         self._stalls = StallDetector()
         self._phase = Phase.RUNNING
         self._ending: Ending | None = None
@@ -80,20 +80,19 @@ class Supervisor:
 
     def statistics(self) -> RunStatistics:
         """Return the whole run at this moment. Safe from any thread."""
-        unix_time, now_ns, tallies = self._read()
-        seen = {
-            slot: slot.statistics(tally, now_ns, unix_time) for slot, tally in zip(self._slots, tallies, strict=True)
-        }
-        counts = _counts(seen.values())
+        reading = self._roster.read()
         return RunStatistics(
             name=self._plan.name,
             phase=self._phase,
             started_at=self._started_at,
             elapsed_seconds=time.monotonic() - self._started,
             start_method=self._plan.start_method,
-            queue=self._plan.queue.statistics(counts, self._lost_in_transit),
-            desired={role: sum(slot.role is role and not slot.finished for slot in self._slots) for role in Role},
-            slots=tuple(seen.values()),
+            queue=self._plan.queue.statistics(reading.counts, self._lost_in_transit),
+            desired={
+                Role.PRODUCER: sum(not slot.finished for slot in self._roster.producers),
+                Role.CONSUMER: sum(not slot.finished for slot in self._roster.consumers),
+            },
+            slots=reading.slots,
             failures=dict(self._failures),
             trouble=self._trouble,
             ending=self._ending,
@@ -104,11 +103,11 @@ class Supervisor:
     def run(self) -> RunStatistics:
         """Start every worker, see the work through, and return what it came to."""
         try:
-            for slot in sorted(self._slots, key=lambda slot: slot.role is Role.PRODUCER):
-                self._start(slot)  # consumers first: a task then never waits for them
+            for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
+                self._start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
             self._advance()
-            while self._phase is not Phase.STOPPING or any(slot.process for slot in self._slots):
+            while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
                 self._loop.turn()
                 self._obey()
         finally:
@@ -128,7 +127,7 @@ class Supervisor:
         log.debug("worker started", extra=fields(slot=slot.name, pid=slot.pid))
 
     def _tick(self) -> None:
-        self._settle_doubt()
+        self._roster.settle_doubt()
         self._look_for_stalls()
         self._advance()
 
@@ -136,9 +135,8 @@ class Supervisor:
         """Go on to the next phase if its time has come."""
         if self._phase is Phase.STOPPING:
             return
-        producers = [slot for slot in self._slots if slot.role is Role.PRODUCER]
-        consumers = [slot for slot in self._slots if slot.role is Role.CONSUMER]
-        if not all(slot.over for slot in producers):
+        consumers = self._roster.consumers
+        if not all(slot.over for slot in self._roster.producers):
             return
         if not self._finishing:
             self._finishing = True
@@ -187,8 +185,11 @@ class Supervisor:
         self._loop.unwatch(sentinel)
         for line in slot.messages.read_all() if slot.messages else ():
             self._hear(slot, messages.decode(line))
-        for line in slot.output.read_all() if slot.output else ():
-            self._show(line)
+        if slot.output is not None:
+            for line in slot.output.read_all():
+                self._show(line)
+            if slot.output.rest:
+                self._show(slot.output.rest)
         for descriptor in slot.close_pipes():
             self._loop.unwatch(descriptor)
         pid = slot.pid
@@ -207,14 +208,16 @@ class Supervisor:
             self._trouble = self._trouble or f"producer {slot.name} died: {death}"
             log.error("producer died; what it had put is still done", extra=about)
             return
-        delay = slot.policy.on_death(time.monotonic(), death.lived_seconds, death.was_ready)
-        if delay is None:
-            log.error("worker died again before it was ready", extra=about)
-            deaths = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
-            self._break(f"{slot.name} died {deaths} before it was ready: {death}")
-            return
         log.warning("worker died", extra=about)
-        self._loop.after(delay, functools.partial(self._restart, slot))
+        self._restart_later(slot, death.lived_seconds, death.was_ready, str(death))
+
+    def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, how: str) -> None:
+        delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready)
+        if delay is None:
+            times = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
+            self._break(f"{slot.name} died {times} before it was ready: {how}")
+        else:
+            self._loop.after(delay, functools.partial(self._restart, slot))
 
     def _restart(self, slot: Slot) -> None:
         if self._phase is Phase.STOPPING:
@@ -223,35 +226,31 @@ class Supervisor:
             slot.finished = True  # nothing more is to be produced
             self._advance()
             return
-        self._start(slot)
+        try:
+            self._start(slot)
+        except ConveyorError as error:  # no process to be had now; perhaps later
+            log.warning("worker not restarted", extra=fields(slot=slot.name, reason=str(error)))
+            self._restart_later(slot, lived_seconds=0.0, was_ready=False, how=str(error))
+            return
         log.info("worker restarted", extra=fields(slot=slot.name, pid=slot.pid))
 
     # -- trouble ------------------------------------------------------------------------------------------
 
-    def _settle_doubt(self) -> None:
-        """Count what a producer put just before it died, once the consumers have shown that it was put."""
-        *_, tallies = self._read()
-        missing = sum(t.started - t.put for t in tallies)
-        for slot, tally in zip(self._slots, tallies, strict=True):
-            if missing > 0 and slot.pid is None and tally.offered > tally.put:
-                slot.confirm_offered()
-                missing -= 1
-
     def _look_for_stalls(self) -> None:
         if self._phase is Phase.STOPPING:
             return
-        now_ns = time.monotonic_ns()
-        tallies = [slot.tally(now_ns) for slot in self._slots if slot.pid is not None]
-        seen = self.statistics()
-        queue, live = seen.queue, [slot for slot in seen.slots if slot.up]
+        reading = self._roster.read()
+        counts = reading.counts
+        queue = self._plan.queue.statistics(counts, self._lost_in_transit)
+        live = [(slot, tally) for slot, tally in zip(reading.slots, reading.tallies, strict=True) if slot.up]
         scene = Scene(
-            movement=sum(slot.produced + slot.processed + sum(slot.wait_buckets) for slot in seen.slots),
+            movement=counts.put + counts.started + counts.processed,
             waiting=queue.waiting,
             is_empty=self._plan.queue.is_empty(),
             has_room=not queue.capacity or queue.waiting < queue.capacity,
-            idle_consumers=sum(slot.role is Role.CONSUMER and slot.state == "idle" for slot in live),
-            reporting_consumers=sum(tally.state is State.REPORTING for tally in tallies),
-            blocked_producers=sum(slot.state == "blocked" for slot in live),
+            idle_consumers=sum(s.role is Role.CONSUMER and s.state is WorkerState.IDLE for s, _ in live),
+            reporting_consumers=sum(tally.state is State.REPORTING for _, tally in live),
+            blocked_producers=sum(s.state is WorkerState.BLOCKED for s, _ in live),
         )
         match self._stalls.look(time.monotonic(), scene):
             case Verdict.TASKS_LOST:
@@ -281,9 +280,8 @@ class Supervisor:
         log.info("draining", extra=fields(timeout_seconds=self._plan.drain_timeout_seconds))
         self._phase = Phase.DRAINING
         self._plan.ledger.order = Order.STOP_PRODUCING
-        for slot in self._slots:
-            if slot.role is Role.PRODUCER:
-                slot.signal(signal.SIGTERM)
+        for slot in self._roster.producers:
+            slot.signal(signal.SIGTERM)
         self._loop.after(self._plan.drain_timeout_seconds, self._expire)
 
     def _expire(self) -> None:
@@ -299,34 +297,10 @@ class Supervisor:
             ending = Ending.DRAINED
         self._phase, self._ending = Phase.STOPPING, ending
         self._plan.ledger.order = Order.STOP
-        for slot in self._slots:
+        for slot in self._roster.slots:
             slot.signal(signal.SIGTERM)
         self._loop.after(grace_seconds, self._kill_everybody)
 
     def _kill_everybody(self) -> None:
-        for slot in self._slots:
+        for slot in self._roster.slots:
             slot.signal(signal.SIGKILL)
-
-    # -- reading ------------------------------------------------------------------------------------------
-
-    def _read(self) -> tuple[float, int, list[Tally]]:
-        """Return (Unix time, monotonic ns, every slot's row), with no task started that is not yet put."""
-        consumers_first = sorted(range(len(self._slots)), key=lambda i: self._slots[i].role)
-        for _ in range(READ_ATTEMPTS):
-            unix_time, now_ns = time.time(), time.monotonic_ns()
-            rows = {i: self._slots[i].tally(now_ns) for i in consumers_first}
-            if sum(row.put - row.started for row in rows.values()) >= 0:
-                break
-            time.sleep(READ_PAUSE_SECONDS)
-        return unix_time, now_ns, [rows[i] for i in range(len(self._slots))]
-
-
-def _counts(slots: Iterable[SlotStatistics]) -> Counts:
-    """Add up the rows of all slots."""
-    put = started = processed = abandoned = 0
-    for slot in slots:
-        put += slot.produced
-        started += sum(slot.wait_buckets)
-        processed += slot.processed
-        abandoned += slot.abandoned
-    return Counts(put, started, processed, abandoned)

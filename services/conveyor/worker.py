@@ -100,6 +100,7 @@ class Interruptions:
             return
         self.requested = True
         if self._allowed:
+            self._allowed = False  # one is enough: the next may find us flushing
             raise StopRequestedError
 
     def __enter__(self) -> None:
@@ -236,9 +237,10 @@ def _set_up_output(output: Connection | None) -> None:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         output.close()
-    # Line by line, so that a task that is done has shown its output even if its worker is killed after it.
+    # Line by line: a task that is done has shown its output, even if its worker is killed after it. And whole
+    # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
     faulthandler.enable()
 
 

@@ -1,0 +1,145 @@
+"""The metric catalogue as data: every metric that `/metrics` shows of a run, and nothing about how it is read.
+
+The collector fills these in; dashboards and alerts are written against the names. To change one is to break
+somebody's graph. Metrics of what no queue does yet (retries, dead letters) are here, at 0, so that an
+expression over them has data from the start.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+
+class Kind(enum.StrEnum):
+    """The type of a metric, as Prometheus names it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One entry: a name as it is written in queries, its kind, its help with the unit, and its labels."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def family(self, samples: Iterable[tuple[Sequence[str], float]]) -> CounterMetricFamily | GaugeMetricFamily:
+        """Return a new family of a counter or a gauge, with these (label values, value)."""
+        kind = CounterMetricFamily if self.kind is Kind.COUNTER else GaugeMetricFamily
+        family = kind(self.name, self.help, labels=self.labels)
+        for labels, value in samples:
+            family.add_metric(labels, value)
+        return family
+
+    def histogram(
+        self, labels: Sequence[str], buckets: Sequence[tuple[str, float]], total: float
+    ) -> HistogramMetricFamily:
+        """Return a new family of a histogram; `buckets` are (`le`, number up to it), the last one +Inf."""
+        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        family.add_metric(labels, buckets, total)
+        return family
+
+
+class FailureReason(enum.StrEnum):
+    """Why a task counts as failed: a closed list, so that a label never grows with the users' mistakes."""
+
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+    OTHER = "other"
+
+
+class Source(enum.StrEnum):
+    """What a collection reads; each may fail by itself."""
+
+    QUEUE = "queue"
+    SLOTS = "slots"
+    PROC = "proc"
+
+
+def _counter(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name, Kind.COUNTER, help, labels)
+
+
+def _gauge(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name, Kind.GAUGE, help, labels)
+
+
+def _histogram(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, help, labels)
+
+
+QUEUE_SIZE = _gauge("conveyor_queue_size", "Tasks that wait: accepted, not yet started.", "queue")
+QUEUE_CAPACITY = _gauge("conveyor_queue_capacity", "Tasks that may wait at most; 0 means without bound.", "queue")
+QUEUE_UNFINISHED = _gauge("conveyor_queue_unfinished_tasks", "Tasks that were put and are not done.", "queue")
+
+TASKS_PRODUCED = _counter("conveyor_tasks_produced_total", "Tasks put into the queue.", "queue", "worker")
+TASKS_PROCESSED = _counter("conveyor_tasks_processed_total", "Tasks finished, well or badly.", "queue", "worker")
+TASKS_FAILED = _counter("conveyor_tasks_failed_total", "Tasks finished with an error.", "queue", "worker", "reason")
+TASKS_RETRIED = _counter("conveyor_tasks_retried_total", "Tasks put back for another attempt.", "queue")
+TASKS_DEAD_LETTERED = _counter(
+    "conveyor_tasks_dead_lettered_total", "Tasks given up after their last attempt.", "queue"
+)
+TASKS_ABANDONED = _counter(
+    "conveyor_tasks_abandoned_total", "Tasks that were in hand when their worker died.", "queue", "worker"
+)
+TASKS_IN_PROGRESS = _gauge("conveyor_tasks_in_progress", "Tasks started and not done.", "queue", "worker")
+WAIT_DURATION = _histogram(
+    "conveyor_task_queue_wait_duration_seconds", "Seconds from a task's put to its start.", "queue"
+)
+TASK_DURATION = _histogram(
+    "conveyor_task_processing_duration_seconds", "Seconds from a task's start to its end.", "queue"
+)
+PRODUCER_BLOCKED = _counter(
+    "conveyor_producer_blocked_seconds_total", "Seconds spent in a put that had to wait.", "queue", "worker"
+)
+
+WORKERS_DESIRED = _gauge("conveyor_workers_desired", "Processes that should be alive.", "role")
+WORKER_UP = _gauge("conveyor_worker_up", "1 if a live process fills the slot, else 0.", "role", "worker")
+WORKER_STATE = _gauge(
+    "conveyor_worker_state", "1 for what the worker does now; all 0 if it is down.", "role", "worker", "state"
+)
+WORKER_RESTARTS = _counter(
+    "conveyor_worker_restarts_total", "Processes of the slot that were replaced.", "role", "worker", "reason"
+)
+WORKER_START_TIME = _gauge(
+    "conveyor_worker_start_time_seconds", "Start of the process, in Unix seconds.", "role", "worker"
+)
+WORKER_HEARTBEAT = _gauge(
+    "conveyor_worker_last_heartbeat_timestamp_seconds",
+    "Last sign of progress, in Unix seconds.",
+    "role",
+    "worker",
+)
+WORKER_BUSY = _counter("conveyor_worker_busy_seconds_total", "Seconds spent in tasks.", "role", "worker")
+WORKER_LAST_EXIT_CODE = _gauge(
+    "conveyor_worker_last_exit_code",
+    "Exit code of the process before this one, -9 after SIGKILL; no series before the first exit.",
+    "role",
+    "worker",
+)
+WORKER_PID = _gauge("conveyor_worker_pid", "Process id, for debugging.", "role", "worker")
+WORKER_CPU = _counter(
+    "conveyor_worker_cpu_seconds_total",
+    "User and system CPU seconds of all processes of the slot.",
+    "role",
+    "worker",
+)
+WORKER_MEMORY = _gauge(
+    "conveyor_worker_resident_memory_bytes", "Resident memory of the process in bytes.", "role", "worker"
+)
+WORKER_OPEN_FDS = _gauge("conveyor_worker_open_fds", "File descriptors that the process has open.", "role", "worker")
+
+COLLECT_DURATION = _gauge("conveyor_collect_duration_seconds", "Seconds that reading these metrics took.")
+COLLECT_ERRORS = _counter("conveyor_collect_errors_total", "Sources that could not be read.", "source")
+BUILD_INFO = _gauge("conveyor_build_info", "1; what runs.", "version", "python_version", "start_method")
+
+CATALOGUE = tuple(entry for entry in list(globals().values()) if isinstance(entry, Metric))

@@ -1,0 +1,177 @@
+"""What each path answers: no socket in here, and nothing that changes the run.
+
+Called by the HTTP server's threads. An exception that leaves `Pages.answer` is a mistake of ours, never a
+client's; the server makes it a 500.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+
+from conveyor.exporter.collector import Run, registry
+from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
+
+# The loop turns at least once a second; a machine that makes it wait five times that is worth an alarm.
+STUCK_AFTER_SECONDS = 5.0
+_TEXT = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
+# The page grows 14 times smaller at level 1 and 16 times at 9, which takes 17 times as long.
+_GZIP_LEVEL = 1
+_INDEX = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{name} – Conveyor</title>
+<h1>{name}</h1>
+<p>Phase: {phase}</p>
+<ul>
+<li>Queue size: {waiting} ({queue}, capacity {capacity})</li>
+<li>Unfinished tasks: {unfinished}</li>
+<li>Live workers: {producers}, {consumers}</li>
+</ul>
+<p><a href="/metrics">/metrics</a> <a href="/healthz">/healthz</a> <a href="/readyz">/readyz</a></p>
+</html>
+"""
+
+
+class Turning(Protocol):
+    """What tells that the supervisor is alive: its loop."""
+
+    last_turn: float
+    """Monotonic time of its last turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an answer may depend on; headers that were not sent are empty."""
+
+    target: str
+    accept: str = ""
+    accept_encoding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = _TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def text(cls, status: HTTPStatus, text: str) -> Answer:
+        """Return one line of plain text."""
+        return cls(status, f"{text}\n".encode(errors="replace"))
+
+
+class Pages:
+    """The four pages of one run. Safe from any thread."""
+
+    def __init__(self, run: Run, loop: Turning) -> None:
+        self._run = run
+        self._loop = loop
+        self._registry = registry(run)
+        self._pages: dict[str, Callable[[Request], Answer]] = {
+            "/": self._index,
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/readyz": self._readiness,
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """Return the response to a GET of this target, a path or a whole URL."""
+        try:
+            page = self._pages.get(urlsplit(request.target).path)
+        except ValueError:  # a URL that is none
+            page = None
+        return page(request) if page else Answer.text(HTTPStatus.NOT_FOUND, "not found")
+
+    def _metrics(self, request: Request) -> Answer:
+        encode, content_type = _encoder(request.accept)
+        body = encode(self._registry)
+        if not _accepts_gzip(request.accept_encoding):
+            return Answer(HTTPStatus.OK, body, content_type)
+        packed = gzip.compress(body, _GZIP_LEVEL)
+        return Answer(HTTPStatus.OK, packed, content_type, (("Content-Encoding", "gzip"),))
+
+    def _health(self, request: Request) -> Answer:
+        return _judged(why_unhealthy(time.monotonic() - self._loop.last_turn))
+
+    def _readiness(self, request: Request) -> Answer:
+        return _judged(why_not_ready(self._run.statistics()))
+
+    def _index(self, request: Request) -> Answer:
+        run = self._run.statistics()
+        page = _INDEX.format(
+            name=html.escape(run.name),
+            phase=html.escape(run.phase),
+            queue=html.escape(run.queue.name),
+            waiting=run.queue.waiting,
+            capacity=run.queue.capacity or "unbounded",
+            unfinished=run.queue.unfinished,
+            producers=_live(run, Role.PRODUCER),
+            consumers=_live(run, Role.CONSUMER),
+        )
+        policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        headers = (("Content-Security-Policy", policy),)
+        return Answer(HTTPStatus.OK, page.encode(errors="replace"), _HTML, headers)
+
+
+def why_unhealthy(seconds_since_turn: float) -> str | None:
+    """Return the reason why the supervisor seems stuck, or None."""
+    if seconds_since_turn < STUCK_AFTER_SECONDS:
+        return None
+    return f"the supervisor's loop has not turned for {seconds_since_turn:.1f} s"
+
+
+def why_not_ready(run: RunStatistics) -> str | None:
+    """Return the reason why the run cannot take and do tasks now, or None. A role that is done needs nobody."""
+    if run.phase is not Phase.RUNNING:
+        return f"the run is {run.phase}"
+    if run.trouble is not None:
+        return run.trouble
+    for role in Role:
+        live = [slot for slot in run.slots if slot.role is role and slot.up]
+        if run.desired.get(role, 0) and all(slot.state is WorkerState.STARTING for slot in live):
+            return f"no {role} is ready: {len(live)} starting, {run.desired[role]} wanted"
+    return None
+
+
+def _judged(reason: str | None) -> Answer:
+    if reason is None:
+        return Answer.text(HTTPStatus.OK, "ok")
+    return Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+
+
+def _live(run: RunStatistics, role: Role) -> str:
+    return f"{run.live(role)} of {run.desired.get(role, 0)} {role}s"
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Return what writes the format that the client likes best, and its content type.
+
+    The client library puts parts of the header into the content type: a line break in it must not get there.
+    """
+    try:
+        return choose_encoder(" ".join(accept.split()))
+    except TypeError:  # it compares versions, and one of these is not made of numbers
+        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for coding in accept_encoding.lower().split(","):
+        name, _, quality = coding.partition(";")
+        if name.strip() == "gzip":
+            return not re.fullmatch(r"q=0(\.0*)?", quality.strip())
+    return False

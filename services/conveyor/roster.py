@@ -1,0 +1,79 @@
+"""All worker slots of a run, read together: the one place that turns the ledger's rows into counts.
+
+The supervisor's thread changes the slots; any thread may read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from conveyor.ledger import Tally
+from conveyor.queues.seam import Counts
+from conveyor.slot import Slot
+from conveyor.snapshot import Role, SlotStatistics
+
+# A reading can fall between a put and its count, if the producer is interrupted just there; wait for it.
+READ_ATTEMPTS, READ_PAUSE_SECONDS = 20, 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Every slot at one moment, with no task started that is not yet put."""
+
+    slots: tuple[SlotStatistics, ...]
+    tallies: tuple[Tally, ...]
+
+    @property
+    def counts(self) -> Counts:
+        """The sums over all slots."""
+        return Counts(
+            put=sum(tally.put for tally in self.tallies),
+            started=sum(tally.started for tally in self.tallies),
+            processed=sum(tally.processed for tally in self.tallies),
+            abandoned=sum(slot.abandoned for slot in self.slots),
+        )
+
+
+class Roster:
+    """The slots, in the order in which people see them."""
+
+    def __init__(self, slots: Iterable[Slot]) -> None:
+        self.slots = tuple(slots)
+        self.producers = tuple(slot for slot in self.slots if slot.role is Role.PRODUCER)
+        self.consumers = tuple(slot for slot in self.slots if slot.role is Role.CONSUMER)
+
+    def read(self) -> Reading:
+        """Return all slots as they stand now."""
+        for _ in range(READ_ATTEMPTS):
+            unix_time, now_ns = time.time(), time.monotonic_ns()
+            tallies = self._tallies(now_ns)
+            if _owed(tallies.values()) <= 0:
+                break
+            time.sleep(READ_PAUSE_SECONDS)
+        return Reading(
+            slots=tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in self.slots),
+            tallies=tuple(tallies[slot] for slot in self.slots),
+        )
+
+    def settle_doubt(self) -> None:
+        """Count what a producer put just before it died, once the consumers have shown that it was put.
+
+        For the supervisor: it writes rows that have no process any more.
+        """
+        tallies = self._tallies(time.monotonic_ns())
+        owed = _owed(tallies.values())
+        for slot in self.producers:
+            if owed > 0 and slot.pid is None and tallies[slot].offered > tallies[slot].put:
+                slot.confirm_offered()
+                owed -= 1
+
+    def _tallies(self, now_ns: int) -> dict[Slot, Tally]:
+        # Consumers first: whatever they have started by then, its producer has put by the time it is read.
+        return {slot: slot.tally(now_ns) for slot in (*self.consumers, *self.producers)}
+
+
+def _owed(tallies: Iterable[Tally]) -> int:
+    """Return the tasks that were started and are not yet counted as put."""
+    return sum(tally.started - tally.put for tally in tallies)

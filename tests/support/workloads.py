@@ -1,0 +1,148 @@
+"""Workloads for tests. Gates are files: a worker waits at one until the test makes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from conveyor import Pipeline, Producer
+
+
+def wait_at(gate: Path, deadline_seconds: float = 60.0) -> None:
+    """Return once the gate is open."""
+    until = time.monotonic() + deadline_seconds
+    while not gate.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{gate} never opened")
+        time.sleep(0.005)
+
+
+def count_up(first: int, tasks: int, gate_at: int, gate: Path) -> Iterator[int]:
+    """Yield the numbers from `first`, with a gate before the one at position `gate_at`."""
+    for number in range(tasks):
+        if number == gate_at:
+            wait_at(gate)
+        yield first + number
+
+
+class Worker:
+    """Prints each task; `hold` is the task that waits at a gate, `villain` one that misbehaves."""
+
+    def __init__(self, folder: Path, hold: int, villain: int, deed: str) -> None:
+        self.folder, self.hold, self.villain, self.deed = folder, hold, villain, deed
+
+    def __call__(self, task: int) -> None:
+        if task == self.hold:
+            (self.folder / "held-by").write_text(multiprocessing.current_process().name)
+            wait_at(self.folder / "release")
+        if task == self.villain:
+            misbehave(self.deed)
+        print(task)
+
+
+def misbehave(deed: str) -> None:
+    match deed:
+        case "raise":
+            raise ValueError("a task that fails")
+        case "exit":
+            raise SystemExit(0)
+        case "_exit":
+            os._exit(0)
+
+
+def numbers(
+    folder: Path,
+    tasks: int = 100,
+    producers: int = 1,
+    gate_at: int = -1,
+    hold: int = -1,
+    villain: int = -1,
+    deed: str = "",
+) -> Pipeline:
+    """Numbers from 0, each printed once; every producer has its own thousand."""
+    return Pipeline(
+        name="numbers",
+        producers=[
+            Producer(count_up, 1_000_000 * share, tasks, gate_at, folder / "gate") for share in range(producers)
+        ],
+        consumer=Worker(folder, hold, villain, deed),
+    )
+
+
+def bad_producer(deed: str, tasks: int, gate: Path) -> Iterator[object]:
+    """Yield some tasks, then misbehave."""
+    yield from range(tasks)
+    if gate.name == "gate":
+        wait_at(gate)
+    misbehave(deed)
+    yield lambda: None  # cannot be pickled
+
+
+def ending_badly(folder: Path, deed: str, tasks: int = 10, gated: bool = False) -> Pipeline:
+    """A producer that ends as it should not, beside one that is well."""
+    return Pipeline(
+        name="ending-badly",
+        producers=[
+            Producer(bad_producer, deed, tasks, folder / ("gate" if gated else "no-gate"), name="bad"),
+            Producer(count_up, 1_000_000, 10, -1, folder / "gate", name="good"),
+        ],
+        consumer=print,
+    )
+
+
+class Unborn:
+    """A consumer that dies while it is unpickled in its process."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        if os.getpid() != state["parent"]:
+            os._exit(7)
+
+    def __call__(self, task: object) -> None: ...
+
+
+def unborn() -> Pipeline:
+    """No consumer ever gets ready."""
+    return Pipeline(producers=[Producer(range, 5)], consumer=Unborn(os.getpid()), consumers=2)
+
+
+def big(size: int, tasks: int) -> Iterator[bytes]:
+    for _ in range(tasks):
+        yield bytes(size)
+
+
+class Slow:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, task: bytes) -> None:
+        wait_at(self.folder / "release")
+        print(len(task))
+
+
+def large(folder: Path, size: int = 1_000_000, tasks: int = 50) -> Pipeline:
+    """Tasks that fill the pipe and more, for consumers that wait."""
+    return Pipeline(
+        name="large", producers=[Producer(big, size, tasks, name="big")], consumer=Slow(folder), consumers=2
+    )
+
+
+def endless(folder: Path) -> Pipeline:
+    """Tasks without end."""
+    return Pipeline(name="endless", producers=[Producer(forever)], consumer=nothing, consumers=2)
+
+
+def forever() -> Iterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+        time.sleep(0.001)
+
+
+def nothing(task: object) -> None: ...

@@ -1,0 +1,77 @@
+"""What stillness means, after a death."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conveyor.stall import PATIENCE_SECONDS, Scene, StallDetector, Verdict
+
+CALM = Scene(
+    movement=10,
+    waiting=0,
+    is_empty=True,
+    has_room=True,
+    idle_consumers=2,
+    reporting_consumers=0,
+    blocked_producers=0,
+)
+STARVED = replace(CALM, waiting=3, is_empty=False)
+
+
+def watch(*scenes: Scene, death: bool = True) -> list[Verdict]:
+    """Show the scenes one after another, each a little after the time that patience lasts."""
+    detector = StallDetector()
+    if death:
+        detector.on_death()
+    return [detector.look(n * (PATIENCE_SECONDS + 0.1), scene) for n, scene in enumerate(scenes)]
+
+
+def test_an_idle_pipeline_is_not_stalled() -> None:
+    assert set(watch(CALM, CALM, CALM)) == {Verdict.NOTHING}
+
+
+def test_nothing_is_concluded_before_a_death() -> None:
+    assert set(watch(STARVED, STARVED, STARVED, death=False)) == {Verdict.NOTHING}
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(STARVED, id="a dead consumer holds the read lock"),
+        pytest.param(replace(CALM, reporting_consumers=1, idle_consumers=0), id="one holds the condition"),
+        pytest.param(replace(CALM, blocked_producers=1), id="a place in the queue died with its consumer"),
+    ],
+)
+def test_a_wait_that_cannot_end_is_a_frozen_queue(scene: Scene) -> None:
+    assert watch(scene, scene) == [Verdict.NOTHING, Verdict.FROZEN]
+
+
+def test_tasks_that_wait_nowhere_are_lost() -> None:
+    scene = replace(STARVED, is_empty=True)
+    assert watch(scene, scene) == [Verdict.NOTHING, Verdict.TASKS_LOST]
+
+
+def test_any_movement_starts_the_patience_anew() -> None:
+    scenes = [replace(STARVED, movement=n) for n in range(5)]
+    assert set(watch(*scenes)) == {Verdict.NOTHING}
+
+
+def test_consumers_that_are_all_in_long_tasks_are_not_stalled() -> None:
+    scene = replace(STARVED, idle_consumers=0)
+    assert set(watch(scene, scene, scene)) == {Verdict.NOTHING}
+
+
+def test_producers_that_wait_for_a_full_queue_are_not_stalled() -> None:
+    scene = replace(CALM, waiting=5, is_empty=False, has_room=False, idle_consumers=0, blocked_producers=2)
+    assert set(watch(scene, scene, scene)) == {Verdict.NOTHING}
+
+
+def test_a_moment_of_calm_starts_the_patience_anew() -> None:
+    detector = StallDetector()
+    detector.on_death()
+    assert detector.look(0.0, STARVED) is Verdict.NOTHING
+    assert detector.look(2.0, CALM) is Verdict.NOTHING
+    assert detector.look(4.0, STARVED) is Verdict.NOTHING
+    assert detector.look(4.0 + PATIENCE_SECONDS, STARVED) is Verdict.FROZEN
