@@ -28,6 +28,7 @@ class Verdict(enum.Enum):
 class Scene:
     """What the supervisor sees at one moment."""
 
+    started: int
     movement: int
     """A number that changes whenever a task is put, started or done."""
     waiting: int
@@ -36,6 +37,8 @@ class Scene:
     idle_consumers: int
     reporting_consumers: int
     blocked_producers: int
+    leaving_producers: int
+    """Those that have only to send what their feeder thread still holds."""
 
 
 class StallDetector:
@@ -45,6 +48,7 @@ class StallDetector:
         self._deaths = False
         self._movement = -1
         self._still_since = 0.0
+        self._started_at_loss = -1
 
     def on_death(self) -> None:
         self._deaths = True
@@ -52,10 +56,17 @@ class StallDetector:
     def look(self, now: float, scene: Scene) -> Verdict:
         """Return what must be made of this scene, given those before it. Times in seconds."""
         starved = scene.idle_consumers > 0 and scene.waiting > 0
-        locked_out = scene.reporting_consumers > 0 or (scene.blocked_producers > 0 and scene.has_room)
+        locked_out = (
+            scene.reporting_consumers > 0
+            or (scene.blocked_producers > 0 and scene.has_room)
+            or (scene.leaving_producers > 0 and scene.idle_consumers > 0)
+        )
         if scene.movement != self._movement or not (starved or locked_out):
             self._movement = scene.movement
             self._still_since = now
         if not self._deaths or now - self._still_since < PATIENCE_SECONDS:
             return Verdict.NOTHING
-        return Verdict.TASKS_LOST if starved and scene.is_empty and not locked_out else Verdict.FROZEN
+        if locked_out or not scene.is_empty or scene.started == self._started_at_loss:
+            return Verdict.FROZEN  # the last: no task has been taken since some were given up
+        self._started_at_loss = scene.started
+        return Verdict.TASKS_LOST

@@ -244,6 +244,7 @@ class Supervisor:
         queue = self._plan.queue.statistics(counts, self._lost_in_transit)
         live = [(slot, tally) for slot, tally in zip(reading.slots, reading.tallies, strict=True) if slot.up]
         scene = Scene(
+            started=counts.started,
             movement=counts.put + counts.started + counts.processed,
             waiting=queue.waiting,
             is_empty=self._plan.queue.is_empty(),
@@ -251,6 +252,7 @@ class Supervisor:
             idle_consumers=sum(s.role is Role.CONSUMER and s.state is WorkerState.IDLE for s, _ in live),
             reporting_consumers=sum(tally.state is State.REPORTING for _, tally in live),
             blocked_producers=sum(s.state is WorkerState.BLOCKED for s, _ in live),
+            leaving_producers=sum(s.role is Role.PRODUCER and t.state is State.STOPPING for s, t in live),
         )
         match self._stalls.look(time.monotonic(), scene):
             case Verdict.TASKS_LOST:

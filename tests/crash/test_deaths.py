@@ -152,6 +152,34 @@ def test_a_producer_killed_with_tasks_in_its_feeder_loses_them_and_the_run_ends(
         assert report["processed"] + report["lost"] == report["produced"]
 
 
+def test_a_consumer_killed_inside_task_done_stops_everybody_and_the_run_says_so(tmp_path: Path) -> None:
+    """It held the condition that every put and every task_done needs."""
+    with start_numbers(tmp_path, "joinable", 2, "villain=50", "deed=die holding the condition", "gate_at=60") as run:
+        wait_for("the death", lambda: "worker died" in run.said())
+        (tmp_path / "gate").touch()
+        assert run.wait() == 3
+        report = run.report
+        assert report["ending"] == "broken"
+        assert "holds a lock of the queue" in report["trouble"]
+        assert "50" in run.lines()
+        assert report["processed"] == len(run.lines())
+        assert report["processed"] + report["lost"] == report["produced"]
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_producer_killed_in_the_middle_of_a_frame_stops_everybody_and_the_run_says_so(
+    tmp_path: Path, queue: str
+) -> None:
+    """It held the write lock, and what follows its half frame cannot be read."""
+    arguments = (f"folder={tmp_path}", "deed=die in the middle of a frame", "--queue", queue, "--metrics", "off")
+    with running(tmp_path, f"{WORKLOADS}:ending_badly", *arguments, "--consumers", "2", "tasks=1") as run:
+        assert run.wait() == 3
+        report = run.report
+        assert report["trouble"]
+        assert report["processed"] == len(run.lines())
+        assert report["processed"] + report["lost"] == report["produced"]
+
+
 @pytest.mark.parametrize("queue", QUEUES)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a task"])
 def test_no_worker_outlives_a_killed_main_process(tmp_path: Path, queue: str, busy: bool) -> None:

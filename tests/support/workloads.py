@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
+import multiprocessing.queues
 import os
+import signal
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from conveyor import Pipeline, Producer
 
@@ -51,6 +55,21 @@ def misbehave(deed: str) -> None:
             raise SystemExit(0)
         case "_exit":
             os._exit(0)
+        case "die holding the condition":  # as a SIGKILL inside task_done() would leave it
+            multiprocessing.queues.JoinableQueue.task_done = die_holding_the_condition
+        case "die in the middle of a frame":  # as a SIGKILL inside the feeder's write would leave it
+            multiprocessing.connection.Connection._send_bytes = die_in_the_middle_of_a_frame  # type: ignore[attr-defined]
+
+
+def die_holding_the_condition(queue: Any) -> None:
+    queue._cond.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_the_middle_of_a_frame(connection: Any, buffer: bytes) -> None:
+    header = struct.pack("!i", len(buffer))
+    os.write(connection.fileno(), header + bytes(buffer)[: len(buffer) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def numbers(
@@ -78,6 +97,9 @@ def bad_producer(deed: str, tasks: int, gate: Path) -> Iterator[object]:
     if gate.name == "gate":
         wait_at(gate)
     misbehave(deed)
+    if deed:
+        yield tasks  # one that dies on its way
+        time.sleep(60.0)
     yield lambda: None  # cannot be pickled
 
 
@@ -146,3 +168,23 @@ def forever() -> Iterator[int]:
 
 
 def nothing(task: object) -> None: ...
+
+
+def brisk(tasks: int = 1000, producers: int = 2) -> Pipeline:
+    """Numbers that take a millisecond each, made as fast."""
+    return Pipeline(
+        name="brisk",
+        producers=[Producer(count_slowly, 1_000_000 * share, tasks) for share in range(producers)],
+        consumer=take_a_millisecond,
+    )
+
+
+def count_slowly(first: int, tasks: int) -> Iterator[int]:
+    for number in range(tasks):
+        time.sleep(0.001)
+        yield first + number
+
+
+def take_a_millisecond(task: int) -> None:
+    time.sleep(0.001)
+    print(task)

@@ -9,6 +9,7 @@ import pytest
 from conveyor.stall import PATIENCE_SECONDS, Scene, StallDetector, Verdict
 
 CALM = Scene(
+    started=3,
     movement=10,
     waiting=0,
     is_empty=True,
@@ -16,6 +17,7 @@ CALM = Scene(
     idle_consumers=2,
     reporting_consumers=0,
     blocked_producers=0,
+    leaving_producers=0,
 )
 STARVED = replace(CALM, waiting=3, is_empty=False)
 
@@ -42,6 +44,7 @@ def test_nothing_is_concluded_before_a_death() -> None:
         pytest.param(STARVED, id="a dead consumer holds the read lock"),
         pytest.param(replace(CALM, reporting_consumers=1, idle_consumers=0), id="one holds the condition"),
         pytest.param(replace(CALM, blocked_producers=1), id="a place in the queue died with its consumer"),
+        pytest.param(replace(CALM, leaving_producers=1), id="a dead producer holds the write lock"),
     ],
 )
 def test_a_wait_that_cannot_end_is_a_frozen_queue(scene: Scene) -> None:
@@ -51,6 +54,14 @@ def test_a_wait_that_cannot_end_is_a_frozen_queue(scene: Scene) -> None:
 def test_tasks_that_wait_nowhere_are_lost() -> None:
     scene = replace(STARVED, is_empty=True)
     assert watch(scene, scene) == [Verdict.NOTHING, Verdict.TASKS_LOST]
+
+
+def test_tasks_that_wait_nowhere_again_before_any_other_was_taken_mean_a_frozen_queue() -> None:
+    scene = replace(STARVED, is_empty=True)
+    more = [replace(scene, movement=11), replace(scene, movement=11)]
+    assert watch(scene, scene, *more)[-1] is Verdict.FROZEN
+    later = [replace(scene, movement=12, started=4), replace(scene, movement=12, started=4)]
+    assert watch(scene, scene, *later)[-1] is Verdict.TASKS_LOST
 
 
 def test_any_movement_starts_the_patience_anew() -> None:
