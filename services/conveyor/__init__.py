@@ -14,7 +14,7 @@ The map of the package, from the top; a module imports only what stands below it
     supervisor  slot  restarts  stall  loop    who watches
     worker  messages                           who works
     queues/                                    what carries
-    ledger  snapshot  processes  cpus          what is counted, and what it looks like
+    ledger  snapshot  processes  descriptors   what is counted, and what it needs
     settings  logs  errors                     what everybody needs
 
 Nothing happens when a module is imported.

@@ -23,8 +23,8 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import reduction
-from typing import Any
+
+from conveyor.descriptors import Descriptor
 
 # Upper edges in seconds, `le` of the two histograms; the last bucket, +Inf, has no edge.
 TASK_EDGES_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -211,15 +211,15 @@ class Ledger:
     It is passed to a worker as an argument of its process; the kernel frees it with the last holder.
     """
 
-    def __init__(self, slots: int, descriptor: int | None = None) -> None:
+    def __init__(self, slots: int, memory: Descriptor | None = None) -> None:
         size = 8 * WORDS_PER_ROW * (slots + 1)
-        if descriptor is None:
-            descriptor = os.memfd_create("conveyor-ledger", os.MFD_CLOEXEC)
-            os.truncate(descriptor, size)
-        self._descriptor = descriptor
+        if memory is None:
+            memory = Descriptor(os.memfd_create("conveyor-ledger", os.MFD_CLOEXEC))
+            os.truncate(memory.number, size)
+        self._memory = memory
         self._slots = slots
-        weakref.finalize(self, os.close, descriptor)
-        self._words = memoryview(mmap.mmap(descriptor, size)).cast("Q")
+        weakref.finalize(self, memory.close)
+        self._words = memoryview(mmap.mmap(memory.number, size)).cast("Q")
         self.rows = [Row(self._words[WORDS_PER_ROW * (slot + 1) : WORDS_PER_ROW * (slot + 2)]) for slot in range(slots)]
 
     @property
@@ -232,8 +232,4 @@ class Ledger:
         self._words[0] = order
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _attach, (self._slots, reduction.DupFd(self._descriptor))
-
-
-def _attach(slots: int, duplicate: Any) -> Ledger:
-    return Ledger(slots, duplicate.detach())
+        return Ledger, (self._slots, self._memory)

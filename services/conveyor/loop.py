@@ -6,6 +6,7 @@ Everything registered here runs in the supervisor's thread, so none of it needs 
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
 import os
@@ -51,12 +52,11 @@ class Loop:
 
     def every(self, seconds: float, action: Action) -> None:
         """Call `action` again and again, that many seconds after it returned."""
+        self.after(seconds, functools.partial(self._again, seconds, action))
 
-        def again() -> None:
-            action()
-            self.after(seconds, again)
-
-        self.after(seconds, again)
+    def _again(self, seconds: float, action: Action) -> None:
+        action()
+        self.every(seconds, action)
 
     def wake(self) -> None:
         """End the present wait. Safe from any thread and after `close`."""
@@ -76,6 +76,7 @@ class Loop:
             heapq.heappop(self._timers)[2]()
 
     def close(self) -> None:
+        self._timers.clear()  # and with them whatever their actions hold
         self._selector.close()
         os.close(self._wake_read)
         self._wake_read, descriptor = -1, self._wake_write

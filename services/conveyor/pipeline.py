@@ -88,6 +88,8 @@ class Pipeline:
         if self.queue not in KINDS:
             raise ConfigurationError(f"queue: {self.queue!r} is not allowed; give one of {', '.join(KINDS)}")
         names = [*self._producer_names(), *self._consumer_names()]
+        if odd := [name for name in names if not name or not name.isprintable()]:
+            raise ConfigurationError(f"a worker cannot be called {odd[0]!r}; give a name that can be printed")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
 

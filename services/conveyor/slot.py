@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
@@ -20,6 +21,7 @@ from conveyor.restarts import RestartPolicy
 from conveyor.snapshot import RestartReason, Role, SlotStatistics, WorkerState
 from conveyor.worker import Assignment, Consume, Produce, main
 
+_STDOUT, _STDERR = 1, 2
 _FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
 
 
@@ -86,14 +88,16 @@ class Slot:
 
         Raises `ConveyorError` if the system will not start one.
         """
-        messages, messages_end = context.Pipe(duplex=False)
-        output, output_end = context.Pipe(duplex=False) if capture_output else (None, None)
+        pipes = [os.pipe() for _ in range(2 if capture_output else 1)]
+        self._descriptors = [read for read, _ in pipes]
+        messages, output = pipes[0][1], pipes[-1][1]
         assignment = Assignment(
             work=self._work,
             ledger=self._ledger,
             row=self._index,
-            messages=messages_end,
-            output=output_end,
+            messages=Descriptor(messages),
+            output=Descriptor(output if capture_output else _STDOUT),
+            errors=Descriptor(output if capture_output else _STDERR),
             environment=dict(os.environ),
         )
         process: BaseProcess = context.Process(  # type: ignore[attr-defined]
@@ -103,15 +107,11 @@ class Slot:
         try:
             process.start()
         except (OSError, EOFError) as error:
+            self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         finally:
-            messages_end.close()
-            if output_end is not None:
-                output_end.close()
-        self._descriptors = [os.dup(messages.fileno())] + ([os.dup(output.fileno())] if output else [])
-        messages.close()
-        if output is not None:
-            output.close()
+            for _, write in pipes:
+                os.close(write)
         readers = [LineReader(descriptor) for descriptor in self._descriptors]
         self.messages, self.output = readers[0], readers[1] if capture_output else None
         if self.death is not None:
@@ -174,10 +174,10 @@ class Slot:
         """Count the put that a dead producer left in doubt (see `Row.confirm_offered`)."""
         self._ledger.rows[self._index].confirm_offered()
 
-    def statistics(self, tally: Tally, now_ns: int, unix_time: float) -> SlotStatistics:
-        """Return the slot as this reading of its row shows it."""
+    def statistics(self, tally: Tally, abandoned: int, now_ns: int, unix_time: float) -> SlotStatistics:
+        """Return the slot as this reading of its row shows it; `abandoned` was read before that."""
         pid = self.pid
-        in_progress = tally.started - tally.processed - self.abandoned
+        in_progress = tally.started - tally.processed - abandoned
         return SlotStatistics(
             name=self.name,
             role=self.role,
@@ -191,7 +191,7 @@ class Slot:
             processed=tally.processed,
             failed=tally.failed,
             in_progress=in_progress,
-            abandoned=self.abandoned,
+            abandoned=abandoned,
             busy_seconds=tally.busy_ns / NANOSECONDS,
             blocked_seconds=tally.blocked_ns / NANOSECONDS,
             task_age_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if in_progress > 0 else None,

@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -140,15 +139,10 @@ class Supervisor:
             return
         if not self._finishing:
             self._finishing = True
-            wanted = sum(not slot.over for slot in consumers)
-            threading.Thread(target=self._finish_queue, args=(wanted,), name="queue-end", daemon=True).start()
+            self._plan.queue.finish(sum(not slot.over for slot in consumers), self._loop.wake)
         queue = self.statistics().queue
         if all(slot.over for slot in consumers) or queue.unfinished <= queue.lost:
             self._stop(Ending.COMPLETE)
-
-    def _finish_queue(self, consumers: int) -> None:
-        self._plan.queue.finish(consumers)
-        self._loop.wake()
 
     # -- events -------------------------------------------------------------------------------------------
 

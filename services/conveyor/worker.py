@@ -22,12 +22,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
 from conveyor import messages
+from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError, TaskNotPicklableError
 from conveyor.ledger import Ledger, Order, Row, State
 from conveyor.queues.seam import Intake, Outlet, QueueEndedError
@@ -66,9 +66,10 @@ class Assignment:
     work: Produce | Consume
     ledger: Ledger
     row: int
-    messages: Connection
-    output: Connection | None
-    """Where standard output and error go; None leaves them as they are."""
+    messages: Descriptor
+    output: Descriptor
+    errors: Descriptor
+    """Where standard output and error go. A fork server's own may be those of an earlier run."""
     environment: Mapping[str, str]
     """The supervisor's own: a fork server's would be as old as its first start."""
 
@@ -120,7 +121,7 @@ def main(assignment: Assignment) -> None:
     _die_with(multiprocessing.parent_process())
     os.environ.clear()
     os.environ.update(assignment.environment)
-    _set_up_output(assignment.output)
+    _set_up_output(assignment.output, assignment.errors)
     row = assignment.ledger.rows[assignment.row]
     work = assignment.work
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
@@ -133,13 +134,13 @@ def main(assignment: Assignment) -> None:
         if isinstance(work, Produce):
             produce(work, row, interruptions)
         else:
-            consume(work, row, interruptions, assignment.messages.fileno())
+            consume(work, row, interruptions, assignment.messages.number)
     except StopRequestedError:
         pass
     except Exception as error:  # a producer's: its process ends here, and its supervisor says why
         trace = "" if isinstance(error, ConveyorError) else traceback.format_exc()
         failure = messages.ProducerFailed(type(error).__qualname__, str(error), trace)
-        messages.send(assignment.messages.fileno(), failure)
+        messages.send(assignment.messages.number, failure)
         row.enter(State.STOPPING, _now_ns())
         _flush(work)
         sys.exit(1)
@@ -232,11 +233,10 @@ def _flush(work: Produce | Consume) -> None:
     sys.stdout.flush()
 
 
-def _set_up_output(output: Connection | None) -> None:
-    if output is not None:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-        output.close()
+def _set_up_output(output: Descriptor, errors: Descriptor) -> None:
+    for number, wanted in ((1, output), (2, errors)):
+        os.dup2(wanted.number, number)
+        wanted.close()
     # Line by line: a task that is done has shown its output, even if its worker is killed after it. And whole
     # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):

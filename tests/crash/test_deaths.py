@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from support.runs import WORKLOADS, Run, running
 from support.waiting import wait_for
 
@@ -213,9 +214,6 @@ def test_a_killed_fork_server_leaves_no_stray_worker(tmp_path: Path, queue: str)
         (tmp_path / "gate").touch()
         assert run.wait() == 3
         assert run.report["processed"] + run.report["lost"] == run.report["produced"]
-
-
-
 
 
 @pytest.mark.parametrize("queue", QUEUES)

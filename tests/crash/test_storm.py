@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
 from support.runs import WORKLOADS, Run, running
 from support.waiting import wait_for
 

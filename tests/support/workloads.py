@@ -56,7 +56,7 @@ def misbehave(deed: str) -> None:
         case "_exit":
             os._exit(0)
         case "die holding the condition":  # as a SIGKILL inside task_done() would leave it
-            multiprocessing.queues.JoinableQueue.task_done = die_holding_the_condition
+            multiprocessing.queues.JoinableQueue.task_done = die_holding_the_condition  # type: ignore[method-assign,assignment]
         case "die in the middle of a frame":  # as a SIGKILL inside the feeder's write would leave it
             multiprocessing.connection.Connection._send_bytes = die_in_the_middle_of_a_frame  # type: ignore[attr-defined]
 
@@ -188,3 +188,7 @@ def count_slowly(first: int, tasks: int) -> Iterator[int]:
 def take_a_millisecond(task: int) -> None:
     time.sleep(0.001)
     print(task)
+
+
+def print_colour(task: int) -> None:
+    print(os.environ["CONVEYOR_TEST_COLOUR"])

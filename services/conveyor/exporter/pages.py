@@ -17,7 +17,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from conveyor.exporter.collector import Run, registry
 from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
@@ -26,7 +26,7 @@ from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
 STUCK_AFTER_SECONDS = 5.0
 _TEXT = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
-# The page grows 14 times smaller at level 1 and 16 times at 9, which takes 17 times as long.
+# Level 1 makes a page 13 times smaller; level 9 makes it 17 times smaller, in 17 times the time.
 _GZIP_LEVEL = 1
 _INDEX = """<!doctype html>
 <html lang="en">
@@ -82,20 +82,19 @@ class Pages:
         self._run = run
         self._loop = loop
         self._registry = registry(run)
-        self._pages: dict[str, Callable[[Request], Answer]] = {
-            "/": self._index,
-            "/metrics": self._metrics,
-            "/healthz": self._health,
-            "/readyz": self._readiness,
-        }
 
     def answer(self, request: Request) -> Answer:
         """Return the response to a GET of this target, a path or a whole URL."""
-        try:
-            page = self._pages.get(urlsplit(request.target).path)
-        except ValueError:  # a URL that is none
-            page = None
-        return page(request) if page else Answer.text(HTTPStatus.NOT_FOUND, "not found")
+        match _path(request.target):
+            case "/":
+                return self._index()
+            case "/metrics":
+                return self._metrics(request)
+            case "/healthz":
+                return _judged(why_unhealthy(time.monotonic() - self._loop.last_turn))
+            case "/readyz":
+                return _judged(why_not_ready(self._run.statistics()))
+        return Answer.text(HTTPStatus.NOT_FOUND, "not found")
 
     def _metrics(self, request: Request) -> Answer:
         encode, content_type = _encoder(request.accept)
@@ -105,13 +104,7 @@ class Pages:
         packed = gzip.compress(body, _GZIP_LEVEL)
         return Answer(HTTPStatus.OK, packed, content_type, (("Content-Encoding", "gzip"),))
 
-    def _health(self, request: Request) -> Answer:
-        return _judged(why_unhealthy(time.monotonic() - self._loop.last_turn))
-
-    def _readiness(self, request: Request) -> Answer:
-        return _judged(why_not_ready(self._run.statistics()))
-
-    def _index(self, request: Request) -> Answer:
+    def _index(self) -> Answer:
         run = self._run.statistics()
         page = _INDEX.format(
             name=html.escape(run.name),
@@ -126,6 +119,13 @@ class Pages:
         policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
         headers = (("Content-Security-Policy", policy),)
         return Answer(HTTPStatus.OK, page.encode(errors="replace"), _HTML, headers)
+
+
+def _path(target: str) -> str | None:
+    try:
+        return urlsplit(target).path
+    except ValueError:  # a URL that is none
+        return None
 
 
 def why_unhealthy(seconds_since_turn: float) -> str | None:
@@ -166,7 +166,7 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     try:
         return choose_encoder(" ".join(accept.split()))
     except TypeError:  # it compares versions, and one of these is not made of numbers
-        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        return choose_encoder("")
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:

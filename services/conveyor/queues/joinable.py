@@ -35,5 +35,5 @@ class JoinableTaskQueue(StdlibTaskQueue):
     def intake(self) -> Intake:
         return JoinableIntake(self.queue)
 
-    def finish(self, consumers: int) -> None:
+    def see_through(self, consumers: int) -> None:
         self.queue.join()

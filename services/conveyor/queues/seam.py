@@ -6,6 +6,7 @@ Payloads are bytes: pickling is the worker's, so that a task that cannot travel 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,8 +71,11 @@ class TaskQueue(Protocol):
     def intake(self) -> Intake:
         """Return a consumer's end, to be passed to its process."""
 
-    def finish(self, consumers: int) -> None:
-        """See the work through, once every producer has ended. May block: call it in a thread."""
+    def finish(self, consumers: int, wake: Callable[[], None]) -> None:
+        """See the work through, now that every producer has ended; call `wake` when there is news.
+
+        Returns at once. `wake` is called from any thread.
+        """
 
     def is_empty(self) -> bool:
         """Return whether nothing lies between the producers and the consumers' hands."""

@@ -18,6 +18,6 @@ class SentinelTaskQueue(StdlibTaskQueue):
     def __init__(self, maxsize: int, context: BaseContext) -> None:
         super().__init__(context.Queue(maxsize), maxsize)
 
-    def finish(self, consumers: int) -> None:
+    def see_through(self, consumers: int) -> None:
         for _ in range(consumers):
             self.queue.put(None)

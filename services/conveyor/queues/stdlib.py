@@ -7,12 +7,20 @@ notices (see `stall.py`), because the queue itself cannot.
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import queue
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 
 from conveyor.queues.seam import Counts, Intake, Lease, Outlet, QueueEndedError
 from conveyor.snapshot import QueueStatistics
+
+# For the thread that `finish` started; after a loss it may wait for ever, and is then left behind.
+DISPOSE_SECONDS = 0.5
 
 Message = tuple[int, bytes] | None  # (when it was offered, in ns; the pickled task), or the end
 
@@ -55,7 +63,7 @@ class StdlibIntake:
         """Do nothing: a plain queue keeps no count."""
 
 
-class StdlibTaskQueue:
+class StdlibTaskQueue(abc.ABC):
     """Either queue as the supervisor sees it; counts come from the ledger, so they are exact."""
 
     kind: str
@@ -63,6 +71,7 @@ class StdlibTaskQueue:
     def __init__(self, queue: Queue[Message], capacity: int) -> None:
         self.queue = queue
         self.capacity = capacity
+        self._finisher: threading.Thread | None = None
 
     def outlet(self) -> Outlet:
         return StdlibOutlet(self.queue)
@@ -83,6 +92,23 @@ class StdlibTaskQueue:
             lost=counts.abandoned + lost_in_transit,
         )
 
+    def finish(self, consumers: int, wake: Callable[[], None]) -> None:
+        def see_through() -> None:
+            self.see_through(consumers)
+            wake()
+
+        self._finisher = threading.Thread(target=see_through, name="queue-end", daemon=True)
+        self._finisher.start()
+
+    @abc.abstractmethod
+    def see_through(self, consumers: int) -> None:
+        """Do what a program with this queue does after its producers. May block, after a death for ever."""
+
     def dispose(self) -> None:
+        until = time.monotonic() + DISPOSE_SECONDS
+        while self._finisher is not None and self._finisher.is_alive() and time.monotonic() < until:
+            with contextlib.suppress(queue.Empty):
+                self.queue.get_nowait()  # make room for end marks that nobody took
+            self._finisher.join(0.01)
         self.queue.cancel_join_thread()  # nobody reads any more: waiting for the feeder would be for ever
         self.queue.close()
