@@ -103,7 +103,9 @@ class Slot:
         process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=main, args=(assignment,), name=self.name
         )
-        self._ledger.rows[self._index].enter(State.STARTING, time.monotonic_ns())
+        row, now_ns = self._ledger.rows[self._index], time.monotonic_ns()
+        row.settle(now_ns)  # once more: a process that we had to kill may have stored something on its way out
+        row.enter(State.STARTING, now_ns)
         try:
             process.start()
         except (OSError, EOFError) as error:

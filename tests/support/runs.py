@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from conveyor.control import _ask
-from conveyor.snapshot import RunStatistics, SlotStatistics, from_plain
+from conveyor.snapshot import RunStatistics, SlotStatistics, WorkerState, from_plain
 from support.waiting import wait_for
 
 WORKLOADS = Path(__file__).with_name("workloads.py")
@@ -56,6 +56,17 @@ class Run:
         assert pid is not None
         os.kill(pid, number)
         return pid
+
+    def kill_in_task(self, name: str) -> bool:
+        """SIGKILL the process in a slot if it is in its function now, where it holds nothing of the queue."""
+        pid = self.worker(name).pid
+        if pid is None:
+            return False
+        os.kill(pid, signal.SIGSTOP)  # so that it cannot go on between our look and our deed
+        slot = self.worker(name)
+        caught = slot.pid == pid and slot.state is WorkerState.BUSY
+        os.kill(pid, signal.SIGKILL if caught else signal.SIGCONT)
+        return caught
 
     def wait(self, deadline_seconds: float = 30.0) -> int:
         """Return the exit code."""
