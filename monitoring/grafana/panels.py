@@ -1,0 +1,282 @@
+"""Constructors of panels, one for each kind that the boards use.
+
+Called by `overview` and `worker`. Written for schemaVersion 37 (Grafana 9.4): newer versions migrate it up,
+but nothing is ever migrated down, so no option younger than 9.4 appears.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from looks import Json, palette, plain, states
+from promql import expand, state_of_workers
+
+DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
+VERSION = "9.4.0"  # of the panels' options; without it Grafana runs every migration since version 6
+
+VISIBLE: Json = {"legend": False, "tooltip": False, "viz": False}
+LINEAR: Json = {"type": "linear"}
+
+
+class Place(NamedTuple):
+    """Where a panel lies; the grid is 24 wide."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Head(NamedTuple):
+    """What every panel has; the number is its place in the story and its id, so links to it stay valid."""
+
+    number: int
+    title: str
+    description: str
+    place: tuple[int, int, int, int]
+
+
+class Query(NamedTuple):
+    """One PromQL expression (macros allowed) and how the panel asks for it."""
+
+    expr: str
+    legend: str = "__auto"
+    instant: bool = False
+    format: str = "time_series"
+
+
+def panel(kind: str, head: Head, queries: list[Query], options: Json, defaults: Json) -> Json:
+    place = Place(*head.place)
+    return {
+        "id": head.number,
+        "type": kind,
+        "title": head.title,
+        "description": head.description,
+        "gridPos": {"x": place.x, "y": place.y, "w": place.width, "h": place.height},
+        "datasource": DATASOURCE,
+        "targets": [target(chr(ord("A") + index), query) for index, query in enumerate(queries)],
+        "options": options,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "pluginVersion": VERSION,
+    }
+
+
+def target(ref: str, query: Query) -> Json:
+    return {
+        "refId": ref,
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "expr": expand(query.expr),
+        "legendFormat": query.legend,
+        "format": query.format,
+        "instant": query.instant,
+        "range": not query.instant,
+    }
+
+
+def overridden(drawn: Json, *overrides: Json) -> Json:
+    """Return the panel with these overrides of single fields."""
+    return {**drawn, "fieldConfig": {**drawn["fieldConfig"], "overrides": list(overrides)}}
+
+
+def last_value() -> Json:
+    return {"calcs": ["lastNotNull"], "fields": "", "values": False}
+
+
+def legend(calcs: list[str] | None = None) -> Json:
+    return {
+        "displayMode": "table" if calcs else "list",
+        "placement": "bottom",
+        "showLegend": True,
+        "calcs": calcs or [],
+    }
+
+
+def stat(
+    head: Head,
+    *queries: Query,
+    unit: str,
+    look: Json,
+    colour: str = "value",
+    sparkline: bool = False,
+    names: bool = False,
+    **defaults: Any,
+) -> Json:
+    """One big number a series; extra keywords go into the field defaults (noValue, decimals, links)."""
+    options = {
+        "colorMode": colour,
+        "graphMode": "area" if sparkline else "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "reduceOptions": last_value(),
+        "textMode": "value_and_name" if names else "auto",
+    }
+    return panel("stat", head, list(queries), options, {"unit": unit, **look, **defaults})
+
+
+def gauge(head: Head, query: Query, *, unit: str, look: Json, maximum: float, **defaults: Any) -> Json:
+    """A dial; only for what has a true maximum."""
+    options = {
+        "orientation": "auto",
+        "reduceOptions": last_value(),
+        "showThresholdLabels": False,
+        "showThresholdMarkers": True,
+    }
+    bounds = {"min": 0, "max": maximum}
+    return panel("gauge", head, [query], options, {"unit": unit, **bounds, **look, **defaults})
+
+
+def bars(head: Head, query: Query, *, unit: str, look: Json, maximum: float, mode: str) -> Json:
+    """One horizontal bar a series."""
+    options = {
+        "displayMode": mode,
+        "minVizHeight": 10,
+        "minVizWidth": 0,
+        "orientation": "horizontal",
+        "reduceOptions": last_value(),
+        "showUnfilled": True,
+    }
+    return panel("bargauge", head, [query], options, {"unit": unit, "min": 0, "max": maximum, **look})
+
+
+def lanes(head: Head, macro: str) -> Json:
+    """One lane a worker, coloured by what it does."""
+    options = {
+        "mergeValues": True,
+        "showValue": "never",
+        "alignValue": "left",
+        "rowHeight": 0.85,
+        "legend": legend(),
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    custom = {"fillOpacity": 80, "lineWidth": 0, "spanNulls": False}
+    query = Query(state_of_workers(macro), "{{worker}}")
+    return panel("state-timeline", head, [query], options, {"unit": "none", "custom": custom, **states()})
+
+
+def graph(
+    head: Head,
+    *queries: Query,
+    unit: str,
+    look: Json | None = None,
+    calcs: list[str] | None = None,
+    limits_as: str = "off",
+    lowest: float | None = 0,
+    highest: float | None = None,
+    **custom: Any,
+) -> Json:
+    """Lines over time, gaps left open; `calcs` make the legend a table, `limits_as` draws the thresholds."""
+    drawing = {
+        "drawStyle": "line",
+        "lineInterpolation": "linear",
+        "lineWidth": 2,
+        "fillOpacity": 12,
+        "gradientMode": "opacity",
+        "showPoints": "never",
+        "spanNulls": False,
+        "axisPlacement": "auto",
+        "axisLabel": "",
+        "scaleDistribution": LINEAR,
+        "stacking": {"mode": "none", "group": "A"},
+        "thresholdsStyle": {"mode": limits_as},
+        "hideFrom": VISIBLE,
+        **custom,
+    }
+    bounds = {"min": lowest, "max": highest}
+    defaults: Json = {"unit": unit, "custom": drawing, **(look or palette())}
+    defaults.update({name: bound for name, bound in bounds.items() if bound is not None})
+    options = {"legend": legend(calcs), "tooltip": {"mode": "multi", "sort": "desc"}}
+    return panel("timeseries", head, list(queries), options, defaults)
+
+
+def counts(head: Head, *queries: Query) -> Json:
+    """Stacked bars of increases: the one kind of panel in which the sum of the series is meant."""
+    stacking = {"mode": "normal", "group": "A"}
+    drawn = graph(
+        head,
+        *queries,
+        unit="short",
+        drawStyle="bars",
+        lineWidth=0,
+        fillOpacity=80,
+        gradientMode="none",
+        stacking=stacking,
+    )
+    return apart(drawn)
+
+
+def apart(drawn: Json) -> Json:
+    """Keep the points 20s apart: any closer than $__rate_interval, several would count the same event."""
+    return {**drawn, "interval": "20s"}
+
+
+def heatmap(head: Head, expr: str, *, unit: str) -> Json:
+    """One column a moment, one cell a bucket of the histogram."""
+    options = {
+        "calculate": False,
+        "cellGap": 1,
+        "cellValues": {"unit": "short"},
+        "color": {
+            "mode": "scheme",
+            "scheme": "Turbo",
+            "scale": "exponential",
+            "exponent": 0.5,
+            "steps": 64,
+            "reverse": False,
+            "fill": "dark-orange",
+        },
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+        "filterValues": {"le": 1e-9},
+        "legend": {"show": True},
+        "rowsFrame": {"layout": "auto"},
+        "showValue": "never",
+        "tooltip": {"show": True, "yHistogram": True},
+        "yAxis": {"axisPlacement": "left", "unit": unit},
+    }
+    custom = {"hideFrom": VISIBLE, "scaleDistribution": LINEAR}
+    query = Query(expr, "{{le}}", format="heatmap")
+    return apart(panel("heatmap", head, [query], options, {"unit": unit, "custom": custom}))
+
+
+def table(
+    head: Head,
+    *exprs: str,
+    columns: dict[str, str],
+    dropped: list[str],
+    sort_by: str,
+    **defaults: Any,
+) -> Json:
+    """One line a label set; `columns` maps the fields of the answers to headings, in the order shown."""
+    options = {
+        "showHeader": True,
+        "footer": {"show": False, "reducer": ["sum"], "fields": ""},
+        "sortBy": [{"displayName": sort_by, "desc": False}],
+    }
+    # `custom` has to be there: Grafana 9.5 and later migrate the overrides' displayMode only beside it.
+    custom = {"align": "auto", "displayMode": "auto", "inspect": False}
+    queries = [Query(expr, "", instant=True, format="table") for expr in exprs]
+    drawn = panel("table", head, queries, options, {"unit": "none", "custom": custom, **plain(), **defaults})
+    organised = {
+        "excludeByName": dict.fromkeys(dropped, True),
+        "indexByName": {field: index for index, field in enumerate(columns)},
+        "renameByName": columns,
+    }
+    transformations: list[Json] = [{"id": "merge", "options": {}}, {"id": "organize", "options": organised}]
+    return {**drawn, "transformations": transformations}
+
+
+def text(head: Head, markdown: str) -> Json:
+    drawn = panel("text", head, [], {"mode": "markdown", "content": markdown}, {})
+    return {**drawn, "transparent": True}
+
+
+def row(number: int, title: str, y: int, hidden: list[Json] | None = None) -> Json:
+    """A heading; with `hidden` panels it is shut and holds them itself."""
+    return {
+        "id": number,
+        "type": "row",
+        "title": title,
+        "gridPos": {"x": 0, "y": y, "w": 24, "h": 1},
+        "collapsed": hidden is not None,
+        "panels": hidden or [],
+    }
