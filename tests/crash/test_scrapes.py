@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
 from support.runs import Run, running
 from support.scrapes import Scrape, assert_consistent, assert_nothing_fell, parse
 from support.waiting import wait_for
@@ -43,7 +44,7 @@ def kill_again_and_again(run: Run, stop: threading.Event, kills: list[str]) -> N
 def test_a_thousand_scrapes_during_kills_hold_together_and_no_counter_falls(tmp_path: Path) -> None:
     arguments = ("rounds=0", "speed=50", "spill=0.05", "cooks=4", "diners=4", "--metrics", "127.0.0.1:0")
     with running(tmp_path, "kitchen", *arguments) as run:
-        url = wait_for("the URL", lambda: re.search(r"url=(\S+)", run.said()))[1]
+        url = wait_for("the URL", lambda: re.findall(r"url=(\S+)", run.said()))[0]
         stop, kills, seconds = threading.Event(), list[str](), list[float]()
         killer = threading.Thread(target=kill_again_and_again, args=(run, stop, kills))
         killer.start()
@@ -53,7 +54,8 @@ def test_a_thousand_scrapes_during_kills_hold_together_and_no_counter_falls(tmp_
                 text, took = fetch(url, OPENMETRICS if number % 2 else {})
                 seconds.append(took)
                 if number % 2:
-                    list(parse_openmetrics(text))  # strict: raises for whatever the format does not allow
+                    # strict: it raises for whatever the format does not allow
+                    list(parse_openmetrics(text))  # type: ignore[no-untyped-call]
                     continue
                 seen = parse(text)
                 assert_consistent(seen)

@@ -97,7 +97,7 @@ def unaccounted_for() -> Json:
     )
     about = (
         "Unfinished minus waiting minus in progress. Short spikes are sampling. A steady value above 0 is the"
-        " number of tasks lost with killed workers: join() then never returns. The leased queue loses none."
+        " number of tasks lost with killed workers: join() then never returns."
     )
     # No lower bound: what is sampled between two counters may be below 0, and should be seen.
     return graph(
