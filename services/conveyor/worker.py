@@ -236,7 +236,8 @@ def _flush(work: Produce | Consume) -> None:
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:
     for number, wanted in ((1, output), (2, errors)):
         os.dup2(wanted.number, number)
-        wanted.close()
+        if wanted.number > 2:  # spawn passes a descriptor under its own number: that may be the very one
+            wanted.close()
     # Line by line: a task that is done has shown its output, even if its worker is killed after it. And whole
     # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):
