@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import conveyor
 from conveyor import logs, settings, targets
@@ -26,33 +30,65 @@ from conveyor.settings import OPTIONS, Settings
 from conveyor.supervisor import Supervisor
 from conveyor.workloads import SHIPPED
 
+if TYPE_CHECKING:
+    from conveyor.live import View
+
 log = logging.getLogger(__name__)
+
+INTERRUPTED = 130  # as shells call the end by SIGINT, where no run was there to drain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    parser = _parser()
-    given, rest = parser.parse_known_args(arguments)
-    if rest and (given.command != "run" or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _hold_standard_streams()
     try:
-        if given.command == "run":
-            return _run(given, [*given.arguments, *rest])
-        if given.command == "status":
-            return _status(given)
-        return _workloads()
+        given = _parse(arguments)
+        commands = {"run": _run, "status": _status, "workloads": _workloads}
+        return commands[given.command](given)
     except ConveyorError as error:
         print(f"conveyor: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush does not fail too
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0])
+def _hold_standard_streams() -> None:
+    """Have all three of them, if our parent closed some: else another file would get what workers print."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # which dup2 leaves alone where both are the same
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+# -- parsing -----------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; see {self.prog} --help")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    given, rest = _parser().parse_known_args(arguments)
+    unknown = [word for word in rest if word.startswith("-") or given.command != "run"]
+    if unknown:
+        meant = targets.meant(unknown[0].partition("=")[0], [option.flag for option in OPTIONS])
+        raise ConfigurationError(f"unknown argument {unknown[0]}{meant}; see conveyor {given.command} --help")
+    if given.command == "run":
+        given.arguments = [*given.arguments, *rest]  # argparse stops collecting KEY=VALUE at the first option
+    return given
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"conveyor {conveyor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|workloads")
 
     run = commands.add_parser(
         "run",
@@ -61,80 +97,100 @@ def _parser() -> argparse.ArgumentParser:
         "CONVEYOR_CONSUMERS and so on; the option wins.",
         epilog="exit codes: 0 done, or stopped and drained; 1 done, but tasks failed; 2 usage; "
         "3 a producer died or tasks were lost; 4 stopped with unfinished tasks",
+        allow_abbrev=False,
     )
     run.add_argument("target", metavar="TARGET", help=f"{', '.join(SHIPPED)}, file.py[:name] or package.module:name")
-    run.add_argument("arguments", metavar="KEY=VALUE", nargs="*", help="arguments of the workload")
+    run.add_argument("arguments", metavar="KEY=VALUE", nargs="*", default=[], help="arguments of the workload")
     for option in OPTIONS:
         if option.placeholder:
             run.add_argument(option.flag, dest=option.field, metavar=option.placeholder, help=option.help)
         else:
             run.add_argument(option.flag, dest=option.field, action=argparse.BooleanOptionalAction, help=option.help)
 
-    status = commands.add_parser("status", help="show a run that is going on")
+    status = commands.add_parser("status", help="show a run that is going on", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.add_argument("--pid", type=int, help="of which run, if there are several")
-    commands.add_parser("workloads", help="list the workloads that ship, with their arguments")
+    commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
     return parser
 
 
-def _run(given: argparse.Namespace, arguments: list[str]) -> int:
+# -- run ---------------------------------------------------------------------------------------------------
+
+
+def _run(given: argparse.Namespace) -> int:
     chosen = settings.read(vars(given), os.environ)
-    handler = logs.set_up(chosen.log_format)
-    try:
-        return _run_with(given.target, arguments, chosen)
-    finally:
-        logs.tear_down(handler)
-
-
-def _run_with(target: str, arguments: list[str], chosen: Settings) -> int:
-    workload = targets.load(target)
-    _check_report(chosen)
-    pipeline = targets.build(target, workload, arguments, chosen.producers).adapted(chosen)
-    from conveyor import control  # here, as all that is only for a run: see above
-
-    urls: list[str] = []
-    attachments: list[Attachment] = [control.serving]
-    if chosen.metrics is not None:
-        from conveyor.exporter import serving
-
-        serve = serving(chosen.metrics)
-
-        @contextlib.contextmanager
-        def exporting(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
-            with serve(supervisor, loop) as url:
-                urls.append(str(url))
-                yield
-
-        attachments.insert(0, exporting)
-    show_output = None
-    terminal = sys.stdout.isatty()
-    if chosen.progress or (chosen.progress is None and terminal):
-        from rich.console import Console
-
-        from conveyor.live import View
-
-        view = View(Console(stderr=not terminal))
-        attachments.append(view.attach)
-        show_output = view.print if terminal else None
-    report = pipeline.run_with(chosen, attachments, show_output)
-    if chosen.report is not None:
-        report.write(chosen.report)
-    _sum_up(report, urls)
+    with logs.handled(chosen.log_format) as handler:
+        workload = targets.load(given.target)
+        if chosen.report is not None:
+            _check_writable(chosen.report)
+        pipeline = targets.build(given.target, workload, given.arguments, chosen.producers).adapted(chosen)
+        view = _view(chosen, handler)
+        show_output = view.print if view is not None and sys.stdout.isatty() else None
+        report = pipeline.run_with(chosen, _attachments(chosen, view), show_output)
+        _sum_up(report)
+        if chosen.report is not None:
+            _write(report, chosen.report)
     return int(report.exit_code)
 
 
-def _sum_up(report: Report, urls: list[str]) -> None:
-    counts = {
+def _attachments(chosen: Settings, view: View | None) -> list[Attachment]:
+    from conveyor import control  # here, as all that is only for a run: see above
+
+    attachments: list[Attachment] = [control.serving, _stopping_when_unread]
+    if chosen.metrics is not None:
+        from conveyor.exporter import serving
+
+        attachments.insert(0, serving(chosen.metrics))
+    if view is not None:
+        attachments.append(view.attach)
+    return attachments
+
+
+def _view(chosen: Settings, handler: logs.Handler) -> View | None:
+    """Return a live view if one is wanted and there is a terminal to draw it on."""
+    on_stdout, on_stderr = sys.stdout.isatty(), sys.stderr.isatty()
+    wanted = on_stdout and on_stderr if chosen.progress is None else chosen.progress
+    if not wanted or not (on_stdout or on_stderr):
+        return None
+    from rich.console import Console
+
+    from conveyor.live import View
+
+    console = Console(stderr=not on_stdout)
+    if console.is_dumb_terminal:
+        return None
+    return View(console, handler if on_stderr else None)
+
+
+@contextlib.contextmanager
+def _stopping_when_unread(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
+    """Stop once nobody reads our output any more, as other commands do: `conveyor run ... | head` has an end."""
+    number = 1
+    is_pipe = stat.S_ISFIFO(os.fstat(number).st_mode)
+    if not is_pipe or fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY:
+        yield
+        return
+
+    def stop() -> None:
+        loop.unwatch(number)
+        log.warning("nobody reads standard output any more")
+        supervisor.request_stop()
+
+    loop.watch(number, stop)  # a pipe's writing end is never readable, but an error on it counts as that
+    try:
+        yield
+    finally:
+        loop.unwatch(number)
+
+
+def _sum_up(report: Report) -> None:
+    troubles = {
         "failed": report.failed,
         "lost": report.lost,
         "unfinished": report.unfinished,
         "restarts": report.restarts,
+        "trouble": report.trouble,
     }
-    about: dict[str, object] = {name: number for name, number in counts.items() if number}
-    if report.trouble:
-        about["trouble"] = report.trouble
-    if urls:
-        about["metrics"] = urls[0]
     log.info(
         "run ended",
         extra=fields(
@@ -143,18 +199,30 @@ def _sum_up(report: Report, urls: list[str]) -> None:
             seconds=round(report.elapsed_seconds, 2),
             produced=report.produced,
             processed=report.processed,
-            **about,
+            **{name: value for name, value in troubles.items() if value},
         ),
     )
 
 
-def _check_report(chosen: Settings) -> None:
-    """Fail now rather than after the work, if the report cannot be written."""
-    if chosen.report is not None:
-        try:
-            chosen.report.touch()
-        except OSError as error:
-            raise ConfigurationError(f"--report: {chosen.report} cannot be written: {error.strerror}") from error
+def _check_writable(path: Path) -> None:
+    """Fail now rather than after the work, and leave no trace."""
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"the report {path} cannot be written: {error.strerror}") from error
+
+
+def _write(report: Report, path: Path) -> None:
+    try:
+        report.write(path)
+    except OSError as error:
+        raise ConveyorError(f"the report {path} cannot be written: {error.strerror}") from error
+
+
+# -- the other commands ------------------------------------------------------------------------------------
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -162,20 +230,22 @@ def _status(given: argparse.Namespace) -> int:
 
     run = control.status(given.pid)
     if given.json:
-        print(json.dumps(dataclasses.asdict(run), ensure_ascii=False))
+        print(json.dumps(dataclasses.asdict(run)))
         return 0
     from rich.console import Console
 
-    from conveyor.live import picture
+    from conveyor.live import Picture
 
-    Console().print(picture(run))
+    Console().print(Picture(run))
     return 0
 
 
-def _workloads() -> int:
+def _workloads(given: argparse.Namespace) -> int:
     for name in SHIPPED:
-        documentation, arguments = targets.describe(targets.load(name))
-        print(f"{name:10} {documentation}\n{'':10} {' '.join(arguments)}")
+        about = targets.describe(targets.load(name))
+        print(f"{name}: {about.summary}")
+        for argument, meaning in about.arguments.items():
+            print(f"    {argument:14} {meaning}")
     return 0
 
 

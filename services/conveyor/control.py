@@ -15,8 +15,10 @@ import json
 import logging
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from conveyor.errors import ControlError
@@ -30,12 +32,33 @@ log = logging.getLogger(__name__)
 CLIENT_SECONDS = 5.0
 MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
+# A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
+SEND_PAUSE_SECONDS = 0.01
 
 
 def folder() -> Path:
     """Return where the sockets of this user's runs are."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / "conveyor" if runtime else Path(f"/tmp/conveyor-{os.getuid()}")
+
+
+def _check_folder() -> None:
+    """Raise `OSError` unless the folder is this user's alone: others can make one of its name below /tmp."""
+    status = folder().lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder()} is not a folder of this user alone; remove it, or set its mode to 0700")
+
+
+# -- the run's side ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One that asks: what it has sent so far, then what it has not been sent yet."""
+
+    socket: socket.socket
+    request: bytes = b""
+    answer: bytes = b""
 
 
 class ControlServer:
@@ -45,50 +68,62 @@ class ControlServer:
         self._supervisor = supervisor
         self._loop = loop
         self._listener = listener
-        self._clients: dict[int, tuple[socket.socket, bytes]] = {}
+        self._clients: set[Client] = set()
         listener.setblocking(False)
         loop.watch(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # it went away again
-            client, _ = self._listener.accept()
-            if len(self._clients) >= MAX_CLIENTS or not _is_allowed(client):
-                client.close()
+            accepted, _ = self._listener.accept()
+            if len(self._clients) >= MAX_CLIENTS or not _is_allowed(accepted):
+                accepted.close()
                 return
-            client.setblocking(False)
-            number = client.fileno()
-            self._clients[number] = (client, b"")
-            self._loop.watch(number, functools.partial(self._read, number))
-            self._loop.after(CLIENT_SECONDS, functools.partial(self._drop, number, client))
+            accepted.setblocking(False)
+            client = Client(accepted)
+            self._clients.add(client)
+            self._loop.watch(accepted.fileno(), functools.partial(self._read, client))
+            self._loop.after(CLIENT_SECONDS, functools.partial(self._drop, client))
 
-    def _read(self, number: int) -> None:
-        client, sofar = self._clients[number]
+    def _read(self, client: Client) -> None:
         try:
-            data = client.recv(MAX_REQUEST_BYTES)
+            data = client.socket.recv(MAX_REQUEST_BYTES)
         except OSError:
             data = b""
-        request = sofar + data
-        self._clients[number] = (client, request)
-        if data and b"\n" not in request and len(request) < MAX_REQUEST_BYTES:
+        client.request += data
+        if data and b"\n" not in client.request and len(client.request) < MAX_REQUEST_BYTES:
             return
-        with contextlib.suppress(OSError):  # it does not wait for its answer
-            client.send(json.dumps(self._answer(request)).encode() + b"\n")
-        self._drop(number, client)
+        self._loop.unwatch(client.socket.fileno())
+        client.answer = json.dumps(self._answer(client.request)).encode() + b"\n"
+        self._send(client)
 
     def _answer(self, request: bytes) -> dict[str, object]:
         if request.strip() == b"status":
             return {"ok": dataclasses.asdict(self._supervisor.statistics())}
         return {"error": f"{request[:40]!r} is not a request; allowed: status"}
 
-    def _drop(self, number: int, client: socket.socket) -> None:
-        if self._clients.get(number, (None,))[0] is client:
-            del self._clients[number]
-            self._loop.unwatch(number)
-            client.close()
+    def _send(self, client: Client) -> None:
+        if client not in self._clients:
+            return
+        try:
+            client.answer = client.answer[client.socket.send(client.answer) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it does not wait for its answer
+            client.answer = b""
+        if client.answer:
+            self._loop.after(SEND_PAUSE_SECONDS, functools.partial(self._send, client))
+        else:
+            self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+            self._loop.unwatch(client.socket.fileno())
+            client.socket.close()
 
     def close(self) -> None:
-        for number, (client, _) in list(self._clients.items()):
-            self._drop(number, client)
+        for client in list(self._clients):
+            self._drop(client)
         self._loop.unwatch(self._listener.fileno())
         self._listener.close()
 
@@ -113,15 +148,16 @@ def serving(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
 
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.parent.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{path.parent} is not this user's alone")
-    path.unlink(missing_ok=True)  # of a killed run that had our pid
+    _check_folder()
+    unready = path.with_suffix(".new")
+    unready.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
-        path.chmod(0o600)
+        listener.bind(str(unready))
+        unready.chmod(0o600)
         listener.listen(MAX_CLIENTS)
+        # Only now under its name: a client takes a socket that nobody listens on for a dead run's, and removes it.
+        unready.rename(path)
     except OSError:
         listener.close()
         raise
@@ -134,44 +170,75 @@ def _is_allowed(client: socket.socket) -> bool:
     return uid in (os.getuid(), 0)
 
 
-# -- the client --------------------------------------------------------------------------------------------
+# -- the client's side -------------------------------------------------------------------------------------
 
 
 def status(pid: int | None) -> RunStatistics:
     """Return the statistics of this user's run, or of the one with this pid. Raises `ControlError`."""
-    paths = sorted(folder().glob("*.sock")) if pid is None else [folder() / f"{pid}.sock"]
-    answers = {path.stem: answer for path in paths if (answer := _ask(path, b"status")) is not None}
-    if not answers:
+    path = _only_run() if pid is None else folder() / f"{pid}.sock"
+    answer = _ask(path, b"status") if path is not None else None
+    if answer is None:
         which = f"with pid {pid} " if pid is not None else ""
         raise ControlError(f"no run {which}answers in {folder()}; start one with `conveyor run`")
-    if len(answers) > 1:
-        raise ControlError(f"{len(answers)} runs answer; choose one with --pid {' or --pid '.join(answers)}")
-    return from_plain(next(iter(answers.values())))
+    try:
+        return from_plain(answer)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ControlError(f"{path}: the answer is not understood: is the run of another version?") from error
+
+
+def _only_run() -> Path | None:
+    """Return the socket of the one run that there is, if any."""
+    try:
+        _check_folder()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ControlError(str(error)) from error
+    paths = []
+    for path in sorted(folder().glob("*.sock")):
+        if (client := _connect(path)) is not None:
+            client.close()
+            paths.append(path)
+    if len(paths) > 1:
+        pids = " or ".join(f"--pid {path.stem}" for path in paths)
+        raise ControlError(f"there are {len(paths)} runs; choose one with {pids}")
+    return paths[0] if paths else None
+
+
+def _connect(path: Path) -> socket.socket | None:
+    """Return a connection to the run behind the socket, or None if it is gone; then the socket is, too."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(CLIENT_SECONDS)
+    try:
+        client.connect(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        client.close()
+        path.unlink(missing_ok=True)
+        return None
+    except OSError as error:
+        client.close()
+        raise ControlError(f"{path}: {error}") from error
+    return client
 
 
 def _ask(path: Path, request: bytes) -> dict[str, object] | None:
     """Return the answer, or None if nobody is behind the socket any more."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(CLIENT_SECONDS)
-        try:
-            client.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return None
-        except OSError as error:
-            raise ControlError(f"{path}: {error}") from error
-        try:
+    client = _connect(path)
+    if client is None:
+        return None
+    try:
+        with client, client.makefile("rb") as stream:
             client.sendall(request + b"\n")
-            with client.makefile("rb") as stream:
-                line = stream.readline()
-        except TimeoutError:
-            raise ControlError(f"{path}: the run does not answer within {CLIENT_SECONDS:g} s") from None
-        except OSError as error:
-            raise ControlError(f"{path}: {error}") from error
-    if not line:
-        raise ControlError(f"{path}: the run closed the connection without an answer")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise ControlError(f"{path}: {answer['error']}")
-    ok: dict[str, object] = answer["ok"]
-    return ok
+            answer = json.loads(stream.readline() or b"null")
+    except TimeoutError:
+        raise ControlError(f"{path}: the run does not answer within {CLIENT_SECONDS:g} s") from None
+    except (OSError, ValueError) as error:
+        raise ControlError(f"{path}: {error}") from error
+    match answer:
+        case {"ok": dict(ok)}:
+            return ok
+        case {"error": str(reason)}:
+            raise ControlError(f"{path}: {reason}")
+        case None:
+            raise ControlError(f"{path}: the run closed the connection without an answer")
+    raise ControlError(f"{path}: {str(answer)[:80]!r} is not an answer")

@@ -5,10 +5,12 @@ Workers do not log: they tell the supervisor, which logs for all (see `messages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 FORMATS = ("text", "json")
@@ -35,36 +37,69 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time` (Unix seconds), `level`, `message`, then the fields."""
+    """One JSON object a line: `time` (Unix seconds), `level`, `message`, then the fields.
+
+    A field that has the name of one of these gets an underscore behind it: neither hides the other.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
-            **getattr(record, "fields", {}),
         }
+        found = getattr(record, "fields", {})
+        entry |= {name + "_" if name in entry else name: value for name, value in found.items()}
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
-def set_up(log_format: str) -> logging.Handler:
-    """Send the package's records to stderr in this format; return the handler, for `tear_down`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+class Handler(logging.Handler):
+    """Shows each record as lines: on stderr, or where `shown_by` has them go."""
+
+    show: Callable[[str], None]
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self.show = _print
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # whoever read standard error has gone: the run goes on unheard
+            self.show(self.format(record))
+
+    @contextlib.contextmanager
+    def shown_by(self, show: Callable[[str], None]) -> Iterator[None]:
+        """Have another show the lines for a while."""
+        self.show = show
+        try:
+            yield
+        finally:
+            self.show = _print
+
+
+@contextlib.contextmanager
+def handled(log_format: str) -> Iterator[Handler]:
+    """Show the package's records in this format, and nowhere else, for a while."""
+    handler = Handler(JsonFormatter() if log_format == "json" else TextFormatter())
     logger = logging.getLogger("conveyor")
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    return handler
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        level, logger.propagate = before
+        logger.setLevel(level)
 
 
-def tear_down(handler: logging.Handler) -> None:
-    """Undo `set_up`."""
-    logger = logging.getLogger("conveyor")
-    logger.removeHandler(handler)
-    logger.propagate = True
+def _print(lines: str) -> None:
+    # In one write: the lines of workers, and of other runs, may come between two.
+    sys.stderr.write(lines + "\n")
 
 
 def _word(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text
+    plain = text and text.isprintable() and not any(c in text for c in ' "=')
+    return text if plain else json.dumps(text, ensure_ascii=False)

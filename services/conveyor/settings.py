@@ -6,6 +6,7 @@ Each option has a flag, and an environment variable that the flag wins over. Not
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ from conveyor.errors import ConfigurationError
 from conveyor.logs import FORMATS
 from conveyor.processes import START_METHODS
 from conveyor.queues import KINDS
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = 80  # of a wrong value, in a message
+
+MAX_WORKERS = 1000
+"""Of each role. Arbitrary, far above what one machine has a use for: each is a process of some 10 MB with four file
+descriptors in the supervisor. A larger number is a slip of the hand, and would be noticed only when memory ends."""
+MAX_MAXSIZE = 2**31 - 1  # SEM_VALUE_MAX: the queues of `multiprocessing` count their room with a semaphore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +52,21 @@ class Settings:
     start_method: str = "forkserver"
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.strip().lstrip("+").isdecimal() or int(text) < least:
-            raise ValueError(f"a whole number of at least {least}")
-        return int(text)
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
+        return number
 
     return parse
+
+
+_workers = _whole(1, MAX_WORKERS)
+_room = _whole(0, MAX_MAXSIZE)
 
 
 def _seconds(text: str) -> float:
@@ -114,20 +131,20 @@ class Option:
         try:
             return self.parse(text)
         except ValueError as error:
-            raise ConfigurationError(f"{source}: {text!r} is not allowed; give {error}") from None
+            raise ConfigurationError(f"{source}: {_REPR.repr(text)} is not allowed; give {error}") from None
 
 
 OPTIONS = (
-    Option("producers", "--producers", "N", _whole(1), "number of producer processes (the workload's)"),
-    Option("consumers", "--consumers", "N", _whole(1), "number of consumer processes (the workload's, or usable CPUs)"),
+    Option("producers", "--producers", "N", _workers, "number of producer processes (the workload's)"),
+    Option("consumers", "--consumers", "N", _workers, "number of consumer processes (the workload's, or usable CPUs)"),
     Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or joinable)"),
-    Option("maxsize", "--maxsize", "N", _whole(0), "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
+    Option("maxsize", "--maxsize", "N", _room, "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
     Option("metrics", "--metrics", "HOST:PORT", _address, "where to serve metrics, or off (127.0.0.1:8000)"),
     Option("drain_timeout_seconds", "--drain-timeout", "S", _seconds, "seconds to finish what is left (8)"),
     Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),
     Option("report", "--report", "FILE", _path, "write the report to this file, as JSON"),
     Option("start_method", "--start-method", "METHOD", _one_of(*START_METHODS), "forkserver or spawn (forkserver)"),
-    Option("progress", "--progress", "", _yes_or_no, "show a live view (when standard output is a terminal)"),
+    Option("progress", "--progress", "", _yes_or_no, "show a live view (on a terminal)"),
 )
 COMMAND_LINE_DEFAULTS: Mapping[str, object] = {"metrics": Address("127.0.0.1", 8000)}
 
@@ -140,10 +157,8 @@ def read(flags: Mapping[str, object], environment: Mapping[str, str]) -> Setting
     values = dict(COMMAND_LINE_DEFAULTS)
     for option in OPTIONS:
         given = flags.get(option.field)
-        if isinstance(given, str):
-            values[option.field] = option.read(given, option.flag)
-        elif given is not None:
-            values[option.field] = given
+        if given is not None:
+            values[option.field] = option.read(str(given), option.flag)
         elif text := environment.get(option.variable):
             values[option.field] = option.read(text, option.variable)
     return Settings(**values)  # type: ignore[arg-type]

@@ -9,11 +9,14 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -24,23 +27,32 @@ from conveyor.workloads import PRODUCER_COUNT, SHIPPED
 Workload = Callable[..., Pipeline]
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a workload's documentation says."""
+
+    summary: str
+    arguments: Mapping[str, str]
+    """Each argument, with its default if it has one, and its meaning: from a line `name: meaning`."""
+
+
 def load(target: str) -> Workload:
     """Return the function that a target names: a shipped workload, `file.py[:name]` or `package.module:name`."""
-    target = SHIPPED.get(target, target)
-    place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    full = SHIPPED.get(target, target)
+    place, _, name = full.rpartition(":") if ":" in full else (full, "", "")
     if place.endswith(".py"):
         module = _import_file(Path(place))
         name = name or _only_workload(module, place)
-    elif name:
+    elif place and name:
         module = _import(place, place)
     else:
         raise WorkloadError(
-            f"no workload is called {target!r}; give one of {', '.join(SHIPPED)}, or file.py, file.py:name, "
-            f"package.module:name{_meant(target, SHIPPED)}"
+            f"no workload is called {target!r}{meant(target, SHIPPED)}; give one of {', '.join(SHIPPED)}, or file.py, "
+            "file.py:name, package.module:name"
         )
     workload = getattr(module, name, None)
     if workload is None:
-        raise WorkloadError(f"{place} has no {name!r}{_meant(name, vars(module))}")
+        raise WorkloadError(f"{place} has no {name!r}{meant(name, vars(module))}")
     if isinstance(workload, Pipeline):
         raise WorkloadError(f"{place}:{name} is a Pipeline; give a function that returns it")
     if not inspect.isfunction(workload):
@@ -50,8 +62,8 @@ def load(target: str) -> Workload:
 
 def build(target: str, workload: Workload, arguments: Sequence[str], producers: int | None) -> Pipeline:
     """Call the workload with its `KEY=VALUE` arguments; `producers` goes to the argument that counts them."""
-    parameters = inspect.signature(workload).parameters
-    hints = _hints(workload)
+    parameters = _parameters(workload)
+    hints = _hints(target, workload)
     values: dict[str, object] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -59,7 +71,7 @@ def build(target: str, workload: Workload, arguments: Sequence[str], producers: 
             raise WorkloadError(f"{target}: {argument!r} is not KEY=VALUE")
         if key not in parameters:
             allowed = ", ".join(parameters) or "none"
-            raise WorkloadError(f"{target}: no argument {key!r}; allowed: {allowed}{_meant(key, parameters)}")
+            raise WorkloadError(f"{target}: no argument {key!r}{meant(key, parameters)}; allowed: {allowed}")
         values[key] = _convert(f"{target}: {key}", text, hints.get(key, str))
     if producers is not None:
         values[_producer_count(target, parameters, hints)] = producers
@@ -70,21 +82,28 @@ def build(target: str, workload: Workload, arguments: Sequence[str], producers: 
         pipeline = workload(**values)
     except ConveyorError:
         raise
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise WorkloadError(f"{target}: {_where(error)}") from error
     if not isinstance(pipeline, Pipeline):
-        raise WorkloadError(f"{target}: is not a workload: it returned {pipeline!r}, not a Pipeline")
+        raise WorkloadError(f"{target}: is not a workload: it returned {type(pipeline).__name__}, not a Pipeline")
     return pipeline
 
 
-def describe(workload: Workload) -> tuple[str, list[str]]:
-    """Return a workload's first line of documentation, and its arguments with their defaults."""
+def describe(workload: Workload) -> Description:
+    """Return what the workload's docstring says of it and of its arguments."""
     documentation = inspect.getdoc(workload) or ""
-    arguments = [
-        name if parameter.default is parameter.empty else f"{name}={parameter.default}"
-        for name, parameter in inspect.signature(workload).parameters.items()
-    ]
-    return documentation.partition("\n")[0], arguments
+    meanings = dict(re.findall(r"^(\w+): (.*)$", documentation, re.MULTILINE))
+    arguments = {
+        (name if parameter.default is parameter.empty else f"{name}={parameter.default}"): meanings.get(name, "")
+        for name, parameter in _parameters(workload).items()
+    }
+    return Description(documentation.partition("\n")[0], arguments)
+
+
+def meant(given: str, known: Iterable[str]) -> str:
+    """Return a guess at what a wrong word was meant to be, or nothing."""
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 # -- finding -----------------------------------------------------------------------------------------------
@@ -96,7 +115,10 @@ def _import_file(path: Path) -> types.ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # worker processes get this path too, and import the module by its name
-    found = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
+    try:
+        found = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
+    except ValueError:  # a module that was not found by its name, such as `__main__`
+        found = None
     if found is None or found.origin is None or not path.samefile(found.origin):
         raise WorkloadError(f"{path} cannot be imported as a module called {path.stem!r}; rename the file")
     return _import(path.stem, str(path))
@@ -120,25 +142,35 @@ def _only_workload(module: types.ModuleType, place: str) -> str:
     own = [
         name
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and _hints(value).get("return") is Pipeline
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and _returns_pipeline(value)
     ]
     if len(own) == 1:
         return own[0]
-    found = f"has {len(own)} ({', '.join(own)})" if own else "has none"
+    found = f"has {len(own)}: {', '.join(own)}" if own else "has none"
     raise WorkloadError(
-        f"{place}: which function is the workload? Annotate one as `-> Pipeline` ({place} {found}), "
-        f"or give {place}:name"
+        f"which function of {place} is the workload? Annotate one as `-> Pipeline` (it {found}), or give {place}:name"
     )
+
+
+def _returns_pipeline(function: Callable[..., Any]) -> bool:
+    hint = inspect.get_annotations(function).get("return")
+    return hint is Pipeline or (isinstance(hint, str) and hint.rpartition(".")[2] == Pipeline.__name__)
 
 
 # -- converting --------------------------------------------------------------------------------------------
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _parameters(workload: Workload) -> dict[str, Parameter]:
+    """Return the parameters that KEY=VALUE can name."""
+    by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {name: p for name, p in inspect.signature(workload).parameters.items() if p.kind in by_name}
+
+
+def _hints(target: str, workload: Workload) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # an annotation that cannot be evaluated is no type we could convert to
-        return {}
+        return typing.get_type_hints(workload, include_extras=True)
+    except Exception as error:  # whatever evaluating a user's annotation raises
+        raise WorkloadError(f"{target}: an annotation cannot be evaluated: {_where(error)}") from error
 
 
 def _producer_count(target: str, parameters: Mapping[str, object], hints: Mapping[str, Any]) -> str:
@@ -152,43 +184,52 @@ def _convert(what: str, text: str, hint: Any) -> object:
     """Return the text as the annotation wants it."""
     if hasattr(hint, "__metadata__"):
         hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):  # of which only `... | None` can be told from a text
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        hint = kinds[0] if len(kinds) == 1 else hint
     if get_origin(hint) is Literal:
-        for allowed in get_args(hint):
-            if str(allowed) == text:
-                return allowed
-        raise WorkloadError(f"{what}={text!r} is not allowed; give one of {', '.join(map(str, get_args(hint)))}")
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(kind for kind in get_args(hint) if kind is not type(None))
-    convert, allowed = _CONVERTERS.get(hint, (str, "a text"))
+        choices = {str(choice): choice for choice in get_args(hint)}
+        converter: Converter = (choices.__getitem__, f"one of {', '.join(choices)}")
+    elif hint in _CONVERTERS:
+        converter = _CONVERTERS[hint]
+    else:
+        raise WorkloadError(
+            f"{what} cannot be given here: it is annotated as {hint}; allowed: int, float, bool, str, Path, Literal"
+        )
+    convert, allowed = converter
     try:
         return convert(text)
     except (ValueError, KeyError):
         raise WorkloadError(f"{what}={text!r} is not allowed; give {allowed}") from None
 
 
+Converter = tuple[Callable[[str], object], str]
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-_CONVERTERS: dict[Any, tuple[Callable[[str], object], str]] = {
+_CONVERTERS: dict[Any, Converter] = {
     int: (int, "a whole number"),
     float: (float, "a number"),
     bool: (lambda text: _YES_NO[text.lower()], "yes or no"),
     Path: (Path, "a path"),
+    str: (str, "a text"),
+    Any: (str, "a text"),
+    object: (str, "a text"),
 }
 
 
 # -- explaining --------------------------------------------------------------------------------------------
 
 
-def _meant(given: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def _where(error: BaseException) -> str:
     """Return the error in one line, with the last place in the user's code that it went through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((f for f in reversed(frames) if "importlib" not in f.filename), None)
     if isinstance(error, SyntaxError):
-        at = f"{error.filename}, line {error.lineno}"
-    else:
-        at = f"{place.filename}, line {place.lineno}" if place else "unknown place"
-    return f"{type(error).__name__}: {error} ({at})"
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    return f"{what} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else what
+
+
+def _is_library(file: str) -> bool:
+    import sysconfig  # here: needed only when something went wrong
+
+    folders = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+    return file.startswith(("<", *(f"{folder}/" for folder in folders)))

@@ -85,10 +85,21 @@ def plain(queue: str, workers: int, tasks: int) -> None:
     assert received.value == tasks, received.value
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[str, int, int], None], *arguments: Any) -> float:
     began = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - began
+
+
+def compare(queue: str, workers: int, tasks: int, rounds: int) -> str:
+    """Return a line of the table: both sides in turn, and the ratio of their medians."""
+    ours, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(seconds(plain, queue, workers, tasks))
+        ours.append(seconds(in_a_pipeline, queue, workers, tasks))
+    rate, bare = (tasks / statistics.median(side) for side in (ours, theirs))
+    name = f"{queue} {workers}x{workers}"
+    return f"{name:14} pipeline {rate:9,.0f}/s   plain {bare:9,.0f}/s   {rate / bare:.2f} of plain"
 
 
 def main() -> None:
@@ -96,17 +107,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=40_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    print(f"conveyor {conveyor.__version__}, Python {platform.python_version()}, {os.cpu_count()} CPUs, "
-          f"{platform.machine()}; {given.tasks:,} small tuples, maxsize {MAXSIZE}, median of {given.rounds}")  # fmt: skip
+    where = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.machine()}"
+    print(f"conveyor {conveyor.__version__}, {where}")
+    print(f"{given.tasks:,} small tuples, maxsize {MAXSIZE}, median of {given.rounds}")
     for queue in ("sentinel", "joinable"):
         for workers in (1, 2):
-            ours, theirs = [], []
-            for _ in range(given.rounds):
-                theirs.append(seconds(lambda: plain(queue, workers, given.tasks)))
-                ours.append(seconds(lambda: in_a_pipeline(queue, workers, given.tasks)))
-            rates = [given.tasks / statistics.median(side) for side in (ours, theirs)]
-            print(f"{queue:9} {workers}x{workers}   pipeline {rates[0]:9,.0f}/s   plain {rates[1]:9,.0f}/s   "
-                  f"{rates[0] / rates[1]:.2f} of plain", flush=True)  # fmt: skip
+            print(compare(queue, workers, given.tasks, given.rounds), flush=True)
 
 
 if __name__ == "__main__":

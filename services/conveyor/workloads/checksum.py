@@ -7,24 +7,38 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conveyor.errors import ConveyorError, WorkloadError
 from conveyor.pipeline import Pipeline, Producer
+from conveyor.settings import MAX_WORKERS
 
 # A batch ends with the file that fills either. Arbitrary between "travels as fast as it is hashed" (16 files do)
 # and "keeps all consumers busy to the end".
 BATCH_FILES = 64
 BATCH_BYTES = 4 << 20
-# sha256sum writes these with a backslash, and one more in front of such a line.
-ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
+# sha256sum writes these with a backslash, and one more in front of such a line. The backslash itself comes first.
+ESCAPES = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"))
 
 
 class FilesNotReadError(ConveyorError):
     """Some files of a batch could not be read; the others have their lines."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Files to hash, and what could not even be listed: told with them, as the failure of a task."""
+
+    paths: list[bytes] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    size: int = 0
+
+    def is_full(self) -> bool:
+        return len(self.paths) + len(self.problems) >= BATCH_FILES or self.size >= BATCH_BYTES
 
 
 def checksum(root: Path, output: Path, producers: int = 1) -> Pipeline:
@@ -36,8 +50,8 @@ def checksum(root: Path, output: Path, producers: int = 1) -> Pipeline:
     """
     if not root.is_dir():
         raise WorkloadError(f"checksum: root={root} is not a folder")
-    if producers < 1:
-        raise WorkloadError(f"checksum: producers={producers} is not allowed; give a number of at least 1")
+    if not 1 <= producers <= MAX_WORKERS:
+        raise WorkloadError(f"checksum: producers={producers} is not allowed; give a number from 1 to {MAX_WORKERS}")
     try:
         output.write_bytes(b"")
     except OSError as error:
@@ -52,35 +66,46 @@ def checksum(root: Path, output: Path, producers: int = 1) -> Pipeline:
     )
 
 
-def find_batches(root: bytes, output: bytes, share: int, shares: int) -> Iterator[list[bytes]]:
-    """Yield the paths of this share's regular files, some at a time, without the output file itself."""
-    own = Path(os.fsdecode(output)).stat()
-    batch: list[bytes] = []
-    size = 0
-    for path, status in _find(root):
-        if zlib.crc32(path) % shares != share or (status and os.path.samestat(status, own)):
+def find_batches(root: bytes, output: bytes, share: int, shares: int) -> Iterator[Batch]:
+    """Yield this share's regular files, some at a time, without the output file itself."""
+    own = os.stat(output)  # noqa: PTH116 - a path of bytes
+    batch = Batch()
+    for path, found in find(root):
+        if zlib.crc32(path) % shares != share:
             continue
-        batch.append(path)
-        size += status.st_size if status else 0
-        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES:
+        if isinstance(found, OSError):
+            batch.problems.append(_problem(path, found))
+        elif not os.path.samestat(found, own):
+            batch.paths.append(path)
+            batch.size += found.st_size
+        if batch.is_full():
             yield batch
-            batch, size = [], 0
-    if batch:
+            batch = Batch()
+    if batch.paths or batch.problems:
         yield batch
 
 
-def _find(folder: bytes) -> Iterator[tuple[bytes, os.stat_result | None]]:
-    """Yield every file below; a folder that cannot be listed is yielded itself, to fail as a task."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        yield folder, None
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _find(entry.path)
-        elif entry.is_file(follow_symlinks=False):
-            yield entry.path, entry.stat(follow_symlinks=False)
+def find(root: bytes) -> Iterator[tuple[bytes, os.stat_result | OSError]]:
+    """Yield every regular file below with its status; what cannot be looked at, with the reason."""
+    folders = [root]  # not by recursion: a path can have more folders than Python has room for calls
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield folder, error
+            continue
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:  # it vanished since
+                yield entry.path, error
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(entry.path)
+            elif stat.S_ISREG(status.st_mode):
+                yield entry.path, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +114,47 @@ class Hasher:
 
     output: bytes
 
-    def __call__(self, batch: list[bytes]) -> None:
+    def __call__(self, batch: Batch) -> None:
         lines: list[bytes] = []
-        problems: list[str] = []
-        for path in batch:
+        problems = list(batch.problems)
+        for path in batch.paths:
             try:
-                with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a path of bytes
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                lines.append(line(sha256(path), path))
             except OSError as error:
-                problems.append(f"{os.fsdecode(path)}: {error.strerror}")
-            else:
-                lines.append(_line(digest, path))
+                problems.append(_problem(path, error))
+        self._append(b"".join(lines))
+        if problems:
+            raise FilesNotReadError(f"{len(problems)} not read: {'; '.join(problems)}")
+
+    def _append(self, lines: bytes) -> None:
         descriptor = os.open(self.output, os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(descriptor, b"".join(lines))
+            if os.write(descriptor, lines) < len(lines):
+                raise OSError(f"{os.fsdecode(self.output)}: no space for all lines")
         finally:
             os.close(descriptor)
-        if problems:
-            raise FilesNotReadError(f"{len(problems)} of {len(batch)} files: {'; '.join(problems[:5])}")
 
 
-def _line(digest: str, path: bytes) -> bytes:
-    name = os.fsencode(os.fsdecode(path).translate(ESCAPES))
+def sha256(path: bytes) -> str:
+    """Return the digest of a regular file. Raises `OSError`, also for what has become something else by now."""
+    # Without O_NONBLOCK, a pipe put in the file's place would have us wait for whoever writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(None, "no regular file any more")
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        os.close(descriptor)
+
+
+def line(digest: str, path: bytes) -> bytes:
+    """Return the line that `sha256sum` writes for the file."""
+    name = path
+    for character, escape in ESCAPES:
+        name = name.replace(character, escape)
     return b"%s%s  %s\n" % (b"\\" if name != path else b"", digest.encode(), name)
+
+
+def _problem(path: bytes, error: OSError) -> str:
+    return f"{os.fsdecode(path)}: {error.strerror}"

@@ -16,6 +16,7 @@ from typing import Literal
 
 from conveyor.errors import WorkloadError
 from conveyor.pipeline import Pipeline, Producer
+from conveyor.settings import MAX_WORKERS
 from conveyor.workloads import ProducerCount
 
 # At speed 1, in seconds: two cooks make one dish a second, two diners can eat four in three.
@@ -24,6 +25,7 @@ EATING_SECONDS = (1.0, 2.0)
 # The load swells to 1.7 times the mean: more than two diners can eat, until it ebbs.
 WAVE_HEIGHT = 0.7
 STEAMER_PLACES = 100
+SPEEDS = (0.001, 1_000_000)  # from a dish an hour to as fast as it goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +92,12 @@ def kitchen(
     wave: seconds from one rush hour to the next; 0 keeps the load even
     spill: share of the dishes whose eating fails, from 0 to 1
     """
-    for name, value, least in (
-        ("cooks", cooks, 1), ("diners", diners, 1), ("dishes", dishes, 0), ("rounds", rounds, 0), ("wave", wave, 0),
-    ):  # fmt: skip
-        if not value >= least:
-            raise WorkloadError(f"kitchen: {name}={value} is not allowed; give a number of at least {least}")
-    if not 0 < speed < math.inf:
-        raise WorkloadError(f"kitchen: speed={speed} is not allowed; give a number above 0")
-    if not 0 <= spill <= 1:
-        raise WorkloadError(f"kitchen: spill={spill} is not allowed; give a number from 0 to 1")
+    for name, value in {"dishes": dishes, "rounds": rounds, "wave": wave}.items():
+        _check(name, value, 0, math.inf)
+    _check("cooks", cooks, 1, MAX_WORKERS)
+    _check("diners", diners, 1, MAX_WORKERS)
+    _check("speed", speed, *SPEEDS)
+    _check("spill", spill, 0, 1)
     words = LANGUAGES[lang]
     foods = itertools.cycle(words.foods)
     return Pipeline(
@@ -123,6 +122,12 @@ def kitchen(
         consumer_name=words.diner_name,
         maxsize=STEAMER_PLACES,
     )
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        allowed = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise WorkloadError(f"kitchen: {name}={value} is not allowed; give a number {allowed}")
 
 
 def cook(

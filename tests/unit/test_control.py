@@ -1,0 +1,88 @@
+"""The control socket in a loop that the test turns."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from conveyor import control
+from conveyor.loop import Loop
+from conveyor.snapshot import RunStatistics
+from conveyor.supervisor import Supervisor
+from support.fakes import FakeRun, make_run, make_slot
+
+CROWD = make_run(*(make_slot(f"consumer-{number}", pid=number) for number in range(1000)))
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a run of very many workers, and turn its loop in a thread until the test ends."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    loop = Loop()
+    is_over = threading.Event()
+
+    def turn() -> None:
+        while not is_over.is_set():
+            loop.turn()
+
+    with control.serving(cast(Supervisor, FakeRun(CROWD)), loop):
+        thread = threading.Thread(target=turn)
+        thread.start()
+        yield tmp_path / "conveyor" / f"{os.getpid()}.sock"
+        is_over.set()
+        loop.wake()
+        thread.join()
+    loop.close()
+
+
+def test_an_answer_of_any_length_arrives_whole(path: Path) -> None:
+    assert control.status(None) == CROWD
+    assert control.status(os.getpid()) == CROWD
+
+
+def test_a_client_that_does_not_read_keeps_nobody_waiting(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as lazy:
+        lazy.connect(str(path))
+        lazy.send(b"status\n")
+        assert control.status(None) == CROWD
+
+
+def test_a_client_that_goes_while_it_is_answered_is_forgotten(path: Path) -> None:
+    for _ in range(2 * control.MAX_CLIENTS):
+        with socket.socket(socket.AF_UNIX) as hasty:
+            hasty.connect(str(path))
+            hasty.send(b"status\n")
+            hasty.recv(1)
+    assert control.status(None) == CROWD
+
+
+def test_a_request_may_arrive_in_pieces(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        for piece in (b"sta", b"tu", b"s\n"):
+            client.send(piece)
+        client.settimeout(10)
+        assert client.recv(7) == b'{"ok": '
+
+
+def test_a_client_that_never_asks_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(control, "CLIENT_SECONDS", 0.05)
+    path = request.getfixturevalue("path")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        assert client.recv(1) == b""
+
+
+def test_statistics_survive_the_way(path: Path) -> None:
+    seen: RunStatistics = control.status(None)
+    assert seen.slots[0].restarts == CROWD.slots[0].restarts
+    assert type(seen.slots[0].state) is type(CROWD.slots[0].state)
