@@ -16,7 +16,7 @@ class TaskFailed:
     """A consumer's function raised. `trace` is empty but for the first of its class in a process."""
 
     error: str
-    message: str
+    reason: str
     task: str
     seconds: float
     trace: str
@@ -27,7 +27,7 @@ class ProducerFailed:
     """A producer cannot go on; its process leaves with exit code 1."""
 
     error: str
-    message: str
+    reason: str
     trace: str
 
 

@@ -5,7 +5,9 @@ Called by users and by the command line. Everything is checked before the first 
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any
 
-from conveyor import processes
+from conveyor import logs, processes
 from conveyor.cpus import usable_cpus
 from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger
@@ -25,7 +27,7 @@ from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.report import Report
 from conveyor.roster import Roster
-from conveyor.settings import Settings, read
+from conveyor.settings import MAX_WORKERS, Settings, read
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
 from conveyor.supervisor import Plan, Supervisor
@@ -81,8 +83,14 @@ class Pipeline:
             raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
         if not callable(self.consumer):
             raise ConfigurationError(f"consumer: {self.consumer!r} is not a function")
-        if self.consumers is not None and (not isinstance(self.consumers, int) or self.consumers < 1):
-            raise ConfigurationError(f"consumers: {self.consumers!r} is not allowed; give a number of at least 1")
+        if self.consumers is not None and (
+            not isinstance(self.consumers, int) or not 1 <= self.consumers <= MAX_WORKERS
+        ):
+            raise ConfigurationError(
+                f"consumers: {self.consumers!r} is not allowed; give a number from 1 to {MAX_WORKERS}"
+            )
+        if len(self.producers) > MAX_WORKERS:
+            raise ConfigurationError(f"{len(self.producers)} producers are not allowed; give at most {MAX_WORKERS}")
         if not isinstance(self.maxsize, int) or self.maxsize < 0:
             raise ConfigurationError(f"maxsize: {self.maxsize!r} is not allowed; give 0 (no bound) or more")
         if self.queue not in KINDS:
@@ -90,7 +98,7 @@ class Pipeline:
         names = [*self._producer_names(), *self._consumer_names()]
         if odd := [name for name in names if not name or not name.isprintable()]:
             raise ConfigurationError(f"a worker cannot be called {odd[0]!r}; give a name that can be printed")
-        if twice := {name for name in names if names.count(name) > 1}:
+        if twice := {name for name, number in collections.Counter(names).items() if number > 1}:
             raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
 
     def run(self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver") -> Report:
@@ -108,7 +116,10 @@ class Pipeline:
             from conveyor.exporter import serving
 
             attachments.append(serving(settings.metrics))
-        return self.run_with(settings, attachments)
+        # A script that has not set up logging is shown what happens, fields and all, on standard error.
+        silent = not logging.getLogger("conveyor").hasHandlers()
+        with logs.handled("text") if silent else contextlib.nullcontext():
+            return self.run_with(settings, attachments)
 
     def adapted(self, settings: Settings) -> Pipeline:
         """Return this pipeline with what the settings say about it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from multiprocessing import forkserver
@@ -26,12 +27,18 @@ def context(start_method: str, modules: Iterable[str]) -> BaseContext:
 
 
 def _start_fork_server() -> None:
-    """Start it with our module path, which it does not take from us by itself before Python 3.14."""
+    """Start it with our module path, which it does not take from us by itself before Python 3.14.
+
+    And with SIGTERM blocked: one to our whole process group must not take away the parent of all workers. Each
+    worker lifts the block.
+    """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if before is None:
             del os.environ["PYTHONPATH"]
         else:

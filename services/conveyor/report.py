@@ -102,7 +102,9 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Store the report as one JSON object."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        # What UTF-8 cannot hold, as part of a name perhaps, becomes an escape that JSON reads.
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _exit_code(run: RunStatistics) -> ExitCode:

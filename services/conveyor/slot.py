@@ -90,14 +90,15 @@ class Slot:
         """
         pipes = [os.pipe() for _ in range(2 if capture_output else 1)]
         self._descriptors = [read for read, _ in pipes]
-        messages, output = pipes[0][1], pipes[-1][1]
+        # One object for both streams, so that it is sent once: spawn passes no descriptor twice.
+        output = Descriptor(pipes[-1][1] if capture_output else _STDOUT)
         assignment = Assignment(
             work=self._work,
             ledger=self._ledger,
             row=self._index,
-            messages=Descriptor(messages),
-            output=Descriptor(output if capture_output else _STDOUT),
-            errors=Descriptor(output if capture_output else _STDERR),
+            messages=Descriptor(pipes[0][1]),
+            output=output,
+            errors=output if capture_output else Descriptor(_STDERR),
             environment=dict(os.environ),
         )
         process: BaseProcess = context.Process(  # type: ignore[attr-defined]

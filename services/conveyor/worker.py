@@ -34,6 +34,8 @@ from conveyor.queues.seam import Intake, Outlet, QueueEndedError
 
 # An idle consumer or a blocked producer shows a sign of life at least this often.
 BEAT_SECONDS = 1.0
+# So long after a SIGTERM the supervisor may take to say that it had one too.
+ORDER_SECONDS = 0.5
 _PICKLE_PROTOCOL = 5
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 200
@@ -81,7 +83,8 @@ class StopRequestedError(BaseException):
 class Interruptions:
     """Turns the supervisor's SIGTERM into an exception, but only inside `with`: where nothing is in hand.
 
-    A SIGTERM that the supervisor did not send kills the process, as it would without us.
+    A SIGTERM to the whole process group reaches the supervisor too: then it is the supervisor who decides. One
+    that somebody sends to this process alone kills it, as it would without us.
     """
 
     def __init__(self, ledger: Ledger, order: Order) -> None:
@@ -93,11 +96,16 @@ class Interruptions:
     def install(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server blocks
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        if self._ledger.order < self._order:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+        until = time.monotonic() + ORDER_SECONDS
+        while self._ledger.order is Order.WORK:
+            if time.monotonic() > until:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(ORDER_SECONDS / 50)
+        if self._ledger.order < self._order:  # a drain: consumers go on until they are told
             return
         self.requested = True
         if self._allowed:
@@ -234,10 +242,10 @@ def _flush(work: Produce | Consume) -> None:
 
 
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:
-    for number, wanted in ((1, output), (2, errors)):
-        os.dup2(wanted.number, number)
-        if wanted.number > 2:  # spawn passes a descriptor under its own number: that may be the very one
-            wanted.close()
+    os.dup2(output.number, 1)
+    os.dup2(errors.number, 2)
+    for number in {output.number, errors.number} - {1, 2}:  # spawn passes a descriptor under its own number
+        os.close(number)
     # Line by line: a task that is done has shown its output, even if its worker is killed after it. And whole
     # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):
