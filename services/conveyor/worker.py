@@ -147,7 +147,7 @@ def main(assignment: Assignment) -> None:
         pass
     except Exception as error:  # a producer's: its process ends here, and its supervisor says why
         trace = "" if isinstance(error, ConveyorError) else traceback.format_exc()
-        failure = messages.ProducerFailed(type(error).__qualname__, str(error), trace)
+        failure = messages.ProducerFailed(type(error).__qualname__, _text(error), trace)
         messages.send(assignment.messages.number, failure)
         row.enter(State.STOPPING, _now_ns())
         _flush(work)
@@ -226,13 +226,20 @@ def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: i
             seen.add(type(error))
             seconds = (finished_ns - now_ns) / 1e9
             kind = type(error).__qualname__
-            failure = messages.TaskFailed(kind, str(error), _REPR.repr(task), seconds, trace)
+            failure = messages.TaskFailed(kind, _text(error), _REPR.repr(task), seconds, trace)
             messages.send(descriptor, failure)
         else:
             row.finish_task(_now_ns())
         row.enter(State.REPORTING, _now_ns())
         work.intake.report(lease)
         row.enter(State.RUNNING, _now_ns())
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as worse:  # the user's __str__
+        return f"(its text cannot be had: {type(worse).__qualname__})"
 
 
 def _flush(work: Produce | Consume) -> None:

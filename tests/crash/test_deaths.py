@@ -5,6 +5,7 @@ Not one of these may hang. Each test also says who did not die.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -228,6 +229,21 @@ def test_one_signal_drains(tmp_path: Path, queue: str, number: signal.Signals) -
         assert run.wait() == 0
         assert run.report["ending"] == "drained"
         assert sorted(map(int, run.lines())) == list(range(20))
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_process_group_drains_too(tmp_path: Path, queue: str, number: signal.Signals) -> None:
+    """As a terminal, `timeout` and some service managers send it: to the fork server and every worker as well."""
+    with start_numbers(tmp_path, queue, 3, "hold=10", "gate_at=20") as run:
+        busy_worker(run)
+        os.killpg(run.process.pid, number)
+        wait_for("the producer to have stopped", lambda: run.worker("producer-1").finished)
+        (tmp_path / "release").touch()
+        assert run.wait() == 0
+        assert run.report["ending"] == "drained"
+        assert sorted(map(int, run.lines())) == list(range(20))
+        assert set(restarts(run).values()) == {0}
 
 
 @pytest.mark.parametrize("queue", QUEUES)

@@ -38,6 +38,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
+                start_new_session=True,  # a process group of its own, as a shell's job has
                 env={**os.environ, **environment, MARK: self.mark, "XDG_RUNTIME_DIR": str(folder)},
             )
 
