@@ -13,16 +13,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any
 
-from conveyor import logs, processes
+from conveyor import logs
 from conveyor.cpus import usable_cpus
 from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger
 from conveyor.loop import Loop
+from conveyor.processes import Starter
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.report import Report
@@ -136,10 +136,10 @@ class Pipeline:
         self._check_picklable()
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
-            context = processes.context(settings.start_method, self._modules())
-            queue = KINDS[self.queue](self.maxsize, context)
+            starter = Starter(settings.start_method, self._modules())
+            queue = KINDS[self.queue](self.maxsize, starter.context)
             stack.callback(queue.dispose)
-            plan = self._plan(settings, queue, context, show_output)
+            plan = self._plan(settings, queue, starter, show_output)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
@@ -150,7 +150,7 @@ class Pipeline:
         self,
         settings: Settings,
         queue: TaskQueue,
-        context: BaseContext,
+        starter: Starter,
         show_output: Callable[[str], None] | None,
     ) -> Plan:
         producer_names, consumer_names = self._producer_names(), self._consumer_names()
@@ -182,8 +182,7 @@ class Pipeline:
             roster=Roster(slots),
             queue=queue,
             ledger=ledger,
-            context=context,
-            start_method=settings.start_method,
+            starter=starter,
             drain_timeout_seconds=settings.drain_timeout_seconds,
             show_output=show_output,
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable
-from multiprocessing import forkserver
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 START_METHODS = ("forkserver", "spawn")
@@ -17,29 +19,55 @@ START_METHODS = ("forkserver", "spawn")
 _PRELOAD = ("conveyor.worker", "conveyor.queues", "conveyor.cli")
 
 
-def context(start_method: str, modules: Iterable[str]) -> BaseContext:
-    """Return the context to start workers with; `modules` hold the workload, so a restart costs milliseconds."""
-    chosen = multiprocessing.get_context(start_method)
-    if start_method == "forkserver":
-        chosen.set_forkserver_preload([*_PRELOAD, *modules])
-        _start_fork_server()
-    return chosen
+class Starter:
+    """Starts processes by one method. With the fork server, which has imported the workload, in milliseconds.
 
-
-def _start_fork_server() -> None:
-    """Start it with our module path, which it does not take from us by itself before Python 3.14.
-
-    And with SIGTERM blocked: one to our whole process group must not take away the parent of all workers. Each
-    worker lifts the block.
+    SIGTERM and SIGINT are blocked in what it starts: one to our whole process group must neither take away the fork server, the
+    parent of all workers, nor a worker that cannot tell yet what it means. Each worker lifts the block.
     """
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def __init__(self, start_method: str, modules: Iterable[str]) -> None:
+        """Get ready; `modules` are those that hold the workload."""
+        self.method = start_method
+        self.context: BaseContext = multiprocessing.get_context(start_method)
+        if start_method == "forkserver":
+            self.context.set_forkserver_preload([*_PRELOAD, *modules])
+        resource_tracker.ensure_running()  # which unblocks the two when it has to start
+        with _signals_blocked():
+            self._ensure_server()
+
+    def start(self, target: Callable[..., None], argument: object, name: str) -> BaseProcess:
+        """Return a new process, running. Raises `OSError` or `EOFError` if the system will not start one."""
+        process: BaseProcess = self.context.Process(  # type: ignore[attr-defined]
+            target=target, args=(argument,), name=name
+        )
+        with _signals_blocked():
+            self._ensure_server()
+            process.start()
+        return process
+
+    def _ensure_server(self) -> None:
+        """Start the fork server, at first or in a dead one's place, with our module path.
+
+        It takes the path by itself only since Python 3.14.
+        """
+        if self.method != "forkserver":
+            return
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        try:
+            forkserver.ensure_running()
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

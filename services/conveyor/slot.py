@@ -10,13 +10,13 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
+from conveyor.processes import Starter
 from conveyor.restarts import RestartPolicy
 from conveyor.snapshot import RestartReason, Role, SlotStatistics, WorkerState
 from conveyor.worker import Assignment, Consume, Produce, main
@@ -83,7 +83,7 @@ class Slot:
         """Whether no process will be in this slot any more."""
         return self.finished or self.given_up
 
-    def start(self, context: BaseContext, capture_output: bool) -> list[int]:
+    def start(self, starter: Starter, capture_output: bool) -> list[int]:
         """Put a new process in; return the descriptors to watch: its end, its messages, its output if captured.
 
         Raises `ConveyorError` if the system will not start one.
@@ -101,14 +101,11 @@ class Slot:
             errors=output if capture_output else Descriptor(_STDERR),
             environment=dict(os.environ),
         )
-        process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-            target=main, args=(assignment,), name=self.name
-        )
         row, now_ns = self._ledger.rows[self._index], time.monotonic_ns()
         row.settle(now_ns)  # once more: a process that we had to kill may have stored something on its way out
         row.enter(State.STARTING, now_ns)
         try:
-            process.start()
+            process = starter.start(main, assignment, self.name)
         except (OSError, EOFError) as error:
             self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error

@@ -18,13 +18,13 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 
 from conveyor import messages
 from conveyor.errors import ConveyorError
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
+from conveyor.processes import Starter
 from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
@@ -46,8 +46,7 @@ class Plan:
     roster: Roster
     queue: TaskQueue
     ledger: Ledger
-    context: BaseContext
-    start_method: str
+    starter: Starter
     drain_timeout_seconds: float
     show_output: Callable[[str], None] | None
     """Called with each line that a worker prints; None lets them print where the supervisor does."""
@@ -85,7 +84,7 @@ class Supervisor:
             phase=self._phase,
             started_at=self._started_at,
             elapsed_seconds=time.monotonic() - self._started,
-            start_method=self._plan.start_method,
+            start_method=self._plan.starter.method,
             queue=self._plan.queue.statistics(reading.counts, self._lost_in_transit),
             desired={
                 Role.PRODUCER: sum(not slot.finished for slot in self._roster.producers),
@@ -118,7 +117,7 @@ class Supervisor:
         return self.statistics()
 
     def _start(self, slot: Slot) -> None:
-        sentinel, messages_end, *output = slot.start(self._plan.context, self._plan.show_output is not None)
+        sentinel, messages_end, *output = slot.start(self._plan.starter, self._plan.show_output is not None)
         self._loop.watch(sentinel, functools.partial(self._on_exit, slot, sentinel))
         self._loop.watch(messages_end, functools.partial(self._on_messages, slot, messages_end))
         for descriptor in output:

@@ -96,7 +96,7 @@ class Interruptions:
     def install(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server blocks
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # see `processes.Starter`
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         until = time.monotonic() + ORDER_SECONDS
