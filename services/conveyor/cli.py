@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,6 +128,7 @@ def _run(given: argparse.Namespace) -> int:
         view = _view(chosen, handler)
         show_output = view.print if view is not None and sys.stdout.isatty() else None
         report = pipeline.run_with(chosen, _attachments(chosen, view), show_output)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is over: what it came to is still to be told
         _sum_up(report)
         if chosen.report is not None:
             _write(report, chosen.report)

@@ -35,8 +35,7 @@ NANOSECONDS = 1_000_000_000
 _TASK_EDGES = [int(edge * NANOSECONDS) for edge in TASK_EDGES_SECONDS]
 _WAIT_EDGES = [int(edge * NANOSECONDS) for edge in WAIT_EDGES_SECONDS]
 
-# The words of a row. Finished tasks lie before started ones, and both before nothing that depends on them:
-# a copy made in rising order can see a task started but not finished, never the reverse.
+# The words of a row. Finished tasks lie before started ones; `Row.read` relies on it.
 _SUCCEEDED = 0
 _FAILED = _SUCCEEDED + len(_TASK_EDGES) + 1
 _STARTED = _FAILED + len(_TASK_EDGES) + 1
@@ -60,7 +59,8 @@ class State(enum.IntEnum):
     RUNNING = 1
     REPORTING = 2  # telling the queue that a task is done
     STOPPING = 3
-    FINISHED = 4  # the last store of a process that left because its work was over
+    FINISHED = 4  # the last store of a process that leaves because its work is over
+    FAILED = 5  # the last store of one that leaves before that
 
 
 class Order(enum.IntEnum):
@@ -133,8 +133,8 @@ class Row:
 
     def start_task(self, now_ns: int, waited_ns: int) -> None:
         words = self._words
-        words[_STARTED + bisect_left(_WAIT_EDGES, waited_ns)] += 1
         words[_TASK_BEGAN] = now_ns
+        words[_STARTED + bisect_left(_WAIT_EDGES, waited_ns)] += 1
         words[_WAIT_TIME] += max(0, waited_ns)
         words[_HEARTBEAT] = now_ns
         self.resume_busy(now_ns)
@@ -173,15 +173,17 @@ class Row:
             if self._words[word] & _RUNNING:
                 self._pause(word, now_ns)
 
-    def confirm_offered(self) -> None:
-        """Count the put that a dead producer left in doubt: a consumer has shown that it happened."""
-        self._words[_PUT] = self._words[_OFFERED]
+    def withdraw(self) -> None:
+        """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
+        self._words[_OFFERED] = self._words[_PUT]
 
     # -- read by anybody ----------------------------------------------------------------------------------
 
     def read(self, now_ns: int) -> Tally:
         """Return the row as it stands. Take `now_ns` before the call: no watch then reads backwards."""
-        words: Sequence[int] = memoryview(bytes(self._words)).cast("Q")
+        # Two copies: with finished tasks read first, a task is never seen finished and not started.
+        copy = bytes(self._words[:_STARTED]), bytes(self._words[_STARTED:])
+        words: Sequence[int] = memoryview(b"".join(copy)).cast("Q")
         busy, blocked = words[_BUSY], words[_BLOCKED]
         return Tally(
             state=State(words[_STATE]),

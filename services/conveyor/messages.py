@@ -23,18 +23,20 @@ class TaskFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class ProducerFailed:
-    """A producer cannot go on; its process leaves with exit code 1."""
+class WorkerFailed:
+    """A worker cannot go on, mostly a producer whose function raised; its process leaves with exit code 1."""
 
     error: str
     reason: str
     trace: str
 
 
-Message = TaskFailed | ProducerFailed
-_KINDS: dict[str, type[TaskFailed] | type[ProducerFailed]] = {
-    kind.__name__: kind for kind in (TaskFailed, ProducerFailed)
-}
+READ_BYTES = 1 << 16
+MAX_LINE_BYTES = 1 << 20  # of what a worker prints; arbitrary, far more than a person reads
+MAX_READS = 32  # of a dead worker's pipe, into which a process that it had started may go on writing
+
+Message = TaskFailed | WorkerFailed
+_KINDS: dict[str, type[TaskFailed] | type[WorkerFailed]] = {kind.__name__: kind for kind in (TaskFailed, WorkerFailed)}
 
 
 def send(descriptor: int, message: Message) -> None:
@@ -51,28 +53,39 @@ class LineReader:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._size = 0
 
     def read(self) -> list[bytes] | None:
         """Return the whole lines that have arrived, or None at the end of the stream."""
         try:
-            data = os.read(self._descriptor, 1 << 16)
+            data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
             return []
         if not data:
             return None
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        first, *more = data.split(b"\n")
+        self._pieces.append(first)
+        self._size += len(first)
+        if not more and self._size < MAX_LINE_BYTES:
+            return []
+        lines = [b"".join(self._pieces), *more]
+        rest = lines.pop() if more else b""  # a line that is too long is cut here
+        self._pieces, self._size = [rest], len(rest)
         return lines
 
     def read_all(self) -> Iterator[bytes]:
         """Yield the whole lines that are left in the stream, without waiting for more."""
-        while lines := self.read():
+        for _ in range(MAX_READS):
+            lines = self.read()
+            if lines is None:
+                return
             yield from lines
 
     @property
     def rest(self) -> bytes:
         """What has arrived of a line without its end."""
-        return self._rest
+        return b"".join(self._pieces)
 
 
 def decode(line: bytes) -> Message:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any
 
@@ -22,12 +21,12 @@ from conveyor.cpus import usable_cpus
 from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger
 from conveyor.loop import Loop
-from conveyor.processes import Starter
+from conveyor.processes import Starter, check_sendable
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.report import Report
 from conveyor.roster import Roster
-from conveyor.settings import MAX_WORKERS, Settings, read
+from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, Settings, read
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
 from conveyor.supervisor import Plan, Supervisor
@@ -54,6 +53,8 @@ class Producer:
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a producer must be a function that yields tasks, not {function!r}")
+        if name is not None and not isinstance(name, str):
+            raise ConfigurationError(f"a producer's name must be a text, not {name!r}")
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -79,6 +80,7 @@ class Pipeline:
     consumer_name: Callable[[int], str] = "consumer-{}".format
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "producers", list(self.producers))  # a generator would be empty after one look
         if not self.producers or not all(isinstance(producer, Producer) for producer in self.producers):
             raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
         if not callable(self.consumer):
@@ -91,8 +93,10 @@ class Pipeline:
             )
         if len(self.producers) > MAX_WORKERS:
             raise ConfigurationError(f"{len(self.producers)} producers are not allowed; give at most {MAX_WORKERS}")
-        if not isinstance(self.maxsize, int) or self.maxsize < 0:
-            raise ConfigurationError(f"maxsize: {self.maxsize!r} is not allowed; give 0 (no bound) or more")
+        if not isinstance(self.maxsize, int) or not 0 <= self.maxsize <= MAX_MAXSIZE:
+            raise ConfigurationError(
+                f"maxsize: {self.maxsize!r} is not allowed; give a number from 0 (no bound) to {MAX_MAXSIZE}"
+            )
         if self.queue not in KINDS:
             raise ConfigurationError(f"queue: {self.queue!r} is not allowed; give one of {', '.join(KINDS)}")
         names = [*self._producer_names(), *self._consumer_names()]
@@ -136,6 +140,7 @@ class Pipeline:
         self._check_picklable()
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
+            stops = stack.enter_context(_stop_signals(loop))  # before all else, so that it is undone after all else
             starter = Starter(settings.start_method, self._modules())
             queue = KINDS[self.queue](self.maxsize, starter.context)
             stack.callback(queue.dispose)
@@ -143,7 +148,7 @@ class Pipeline:
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
-            stack.enter_context(_stop_signals(supervisor, loop))
+            stops.tell(supervisor)
             return Report.of(supervisor.run())
 
     def _plan(
@@ -207,7 +212,7 @@ class Pipeline:
 
 def _check_picklable(what: str, value: object) -> None:
     try:
-        ForkingPickler.dumps(value)
+        check_sendable(value)
     except Exception as error:  # whatever a user's __reduce__ raises
         raise ConfigurationError(
             f"{what} cannot be sent to a worker process ({error}); give functions of a module's top level, "
@@ -215,20 +220,36 @@ def _check_picklable(what: str, value: object) -> None:
         ) from error
 
 
+class StopRequests:
+    """Passes SIGTERM and SIGINT on to the supervisor, those too that came before there was one."""
+
+    def __init__(self) -> None:
+        self._early = 0
+        self._supervisor: Supervisor | None = None
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._supervisor is None:
+            self._early += 1
+        else:
+            self._supervisor.request_stop()
+
+    def tell(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        for _ in range(self._early):
+            supervisor.request_stop()
+
+
 @contextlib.contextmanager
-def _stop_signals(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
+def _stop_signals(loop: Loop) -> Iterator[StopRequests]:
     """Have SIGTERM and SIGINT stop the run. Python lets only the main thread do that; others go without."""
+    requests = StopRequests()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield requests
         return
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        supervisor.request_stop()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, requests.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     wakeup_before = signal.set_wakeup_fd(loop.wakeup_descriptor, warn_on_full_buffer=False)
     try:
-        yield
+        yield requests
     finally:
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, set_spawning_popen
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 START_METHODS = ("forkserver", "spawn")
@@ -18,12 +20,14 @@ START_METHODS = ("forkserver", "spawn")
 # script imports, which every worker runs again as its main module.
 _PRELOAD = ("conveyor.worker", "conveyor.queues", "conveyor.cli")
 
+_environment_lock = threading.Lock()  # of all runs in this process
+
 
 class Starter:
     """Starts processes by one method. With the fork server, which has imported the workload, in milliseconds.
 
-    SIGTERM and SIGINT are blocked in what it starts: one to our whole process group must neither take away the fork server, the
-    parent of all workers, nor a worker that cannot tell yet what it means. Each worker lifts the block.
+    SIGTERM and SIGINT are blocked in what it starts: one to our whole process group must neither take away the fork
+    server, the parent of all workers, nor a worker that cannot tell yet what it means. Each worker lifts the block.
     """
 
     def __init__(self, start_method: str, modules: Iterable[str]) -> None:
@@ -53,15 +57,16 @@ class Starter:
         """
         if self.method != "forkserver":
             return
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        try:
-            forkserver.ensure_running()
-        finally:
-            if before is None:
-                del os.environ["PYTHONPATH"]
-            else:
-                os.environ["PYTHONPATH"] = before
+        with _environment_lock:
+            before = os.environ.get("PYTHONPATH")
+            os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+            try:
+                forkserver.ensure_running()
+            finally:
+                if before is None:
+                    del os.environ["PYTHONPATH"]
+                else:
+                    os.environ["PYTHONPATH"] = before
 
 
 @contextlib.contextmanager
@@ -71,3 +76,24 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Rehearsal:
+    """Stands for a process that is being started, so that its arguments can be pickled before there is one.
+
+    Locks, pipes and the like let themselves be pickled only then.
+    """
+
+    DupFd = staticmethod(lambda number: number)
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        return descriptor
+
+
+def check_sendable(value: object) -> None:
+    """Raise whatever pickling this argument of a process raises."""
+    set_spawning_popen(Rehearsal())  # type: ignore[arg-type]
+    try:
+        ForkingPickler.dumps(value)
+    finally:
+        set_spawning_popen(None)

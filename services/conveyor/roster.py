@@ -6,7 +6,7 @@ The supervisor's thread changes the slots; any thread may read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conveyor.ledger import Tally
@@ -29,7 +29,7 @@ class Reading:
     def counts(self) -> Counts:
         """The sums over all slots."""
         return Counts(
-            put=sum(tally.put for tally in self.tallies),
+            put=sum(slot.produced for slot in self.slots),
             started=sum(tally.started for tally in self.tallies),
             processed=sum(tally.processed for tally in self.tallies),
             abandoned=sum(slot.abandoned for slot in self.slots),
@@ -51,7 +51,7 @@ class Roster:
             # Before the rows: a death between the two then shows its task in hand, not one too few.
             abandoned = {slot: slot.abandoned for slot in self.slots}
             tallies = self._tallies(now_ns)
-            if _owed(tallies.values()) <= 0:
+            if self._owed(tallies) <= 0:
                 break
             time.sleep(READ_PAUSE_SECONDS)
         return Reading(
@@ -59,23 +59,24 @@ class Roster:
             tallies=tuple(tallies[slot] for slot in self.slots),
         )
 
-    def settle_doubt(self) -> None:
-        """Count what a producer put just before it died, once the consumers have shown that it was put.
+    @property
+    def doubts(self) -> int:
+        """Puts of which nobody knows yet whether they happened before their producer died."""
+        return sum(slot.doubts for slot in self.producers)
 
-        For the supervisor: it writes rows that have no process any more.
-        """
-        tallies = self._tallies(time.monotonic_ns())
-        owed = _owed(tallies.values())
+    def settle_doubts(self) -> None:
+        """Count what producers put just before they died, as far as the consumers have shown that they did."""
+        owed = self._owed(self._tallies(time.monotonic_ns())) if self.doubts else 0
         for slot in self.producers:
-            if owed > 0 and slot.pid is None and tallies[slot].offered > tallies[slot].put:
-                slot.confirm_offered()
-                owed -= 1
+            proven = max(0, min(owed, slot.doubts))
+            slot.doubts -= proven
+            slot.proven += proven
+            owed -= proven
 
     def _tallies(self, now_ns: int) -> dict[Slot, Tally]:
         # Consumers first: whatever they have started by then, its producer has put by the time it is read.
         return {slot: slot.tally(now_ns) for slot in (*self.consumers, *self.producers)}
 
-
-def _owed(tallies: Iterable[Tally]) -> int:
-    """Return the tasks that were started and are not yet counted as put."""
-    return sum(tally.started - tally.put for tally in tallies)
+    def _owed(self, tallies: Mapping[Slot, Tally]) -> int:
+        """Return the tasks that were started and are not yet counted as put."""
+        return sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())

@@ -6,11 +6,13 @@ Written by the supervisor's thread alone; the exporter's threads read `statistic
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
@@ -67,6 +69,10 @@ class Slot:
         self.given_up = False
         """Its process died and no other will follow."""
         self.abandoned = 0
+        self.doubts = 0
+        """Puts that dead processes of this slot had announced and not counted: they may have happened."""
+        self.proven = 0
+        """Those of them that did: consumers have started more tasks than were counted as put."""
         self.restarts = dict.fromkeys(RestartReason, 0)
         self.last_exit_code: int | None = None
         self.death: Death | None = None
@@ -88,7 +94,10 @@ class Slot:
 
         Raises `ConveyorError` if the system will not start one.
         """
-        pipes = [os.pipe() for _ in range(2 if capture_output else 1)]
+        try:
+            pipes = _pipes(2 if capture_output else 1)
+        except OSError as error:
+            raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         self._descriptors = [read for read, _ in pipes]
         # One object for both streams, so that it is sent once: spawn passes no descriptor twice.
         output = Descriptor(pipes[-1][1] if capture_output else _STDOUT)
@@ -132,7 +141,7 @@ class Slot:
         exit_code = process.exitcode
         assert exit_code is not None
         if exit_code == _FORK_SERVER_DIED and self.pid is not None:
-            _kill(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
+            _end(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
         tally = self.tally(now_ns)
         self._ledger.rows[self._index].settle(now_ns)
         self.process = self.pid = None
@@ -141,9 +150,12 @@ class Slot:
         in_hand = tally.started - tally.processed - self.abandoned
         if not by_us:
             self.abandoned += in_hand
-        if exit_code == 0 and tally.state is State.FINISHED and not in_hand:
+        if tally.state is State.FINISHED and not in_hand:
             self.death, self.finished = None, True
             return None
+        if tally.offered > tally.put:
+            self.doubts += 1
+            self._ledger.rows[self._index].withdraw()
         self.death = Death(
             exit_code=exit_code,
             lived_seconds=time.monotonic() - self._started,
@@ -170,9 +182,15 @@ class Slot:
         """Return this slot's row of the ledger."""
         return self._ledger.rows[self._index].read(now_ns)
 
-    def confirm_offered(self) -> None:
-        """Count the put that a dead producer left in doubt (see `Row.confirm_offered`)."""
-        self._ledger.rows[self._index].confirm_offered()
+    def is_lingering(self, now_ns: int, grace_seconds: float) -> bool:
+        """Return whether the process has said its last word and is still there after the grace."""
+        tally = self.tally(now_ns)
+        silent_seconds = (now_ns - tally.heartbeat_ns) / NANOSECONDS
+        return self.pid is not None and tally.state in (State.FINISHED, State.FAILED) and silent_seconds > grace_seconds
+
+    def is_stopped(self) -> bool:
+        """Return whether somebody has stopped the process, with SIGSTOP or a debugger."""
+        return self.pid is not None and _state_of(self.pid) in ("T", "t")
 
     def statistics(self, tally: Tally, abandoned: int, now_ns: int, unix_time: float) -> SlotStatistics:
         """Return the slot as this reading of its row shows it; `abandoned` was read before that."""
@@ -187,7 +205,7 @@ class Slot:
             pid=pid,
             started_at=self._started_at or None,
             heartbeat_at=unix_time - (now_ns - tally.heartbeat_ns) / NANOSECONDS if self._started else None,
-            produced=tally.put,
+            produced=tally.put + self.proven,
             processed=tally.processed,
             failed=tally.failed,
             in_progress=in_progress,
@@ -207,11 +225,40 @@ class Slot:
         if tally.state is State.STARTING:
             return WorkerState.STARTING
         stop = Order.STOP_PRODUCING if self.role is Role.PRODUCER else Order.STOP
-        if tally.state in (State.STOPPING, State.FINISHED) or self._ledger.order >= stop:
+        if tally.state in (State.STOPPING, State.FINISHED, State.FAILED) or self._ledger.order >= stop:
             return WorkerState.STOPPING
         if tally.is_blocked:
             return WorkerState.BLOCKED
         return WorkerState.BUSY if tally.is_busy else WorkerState.IDLE
+
+
+def _pipes(number: int) -> list[tuple[int, int]]:
+    """Return so many pipes, or raise `OSError` and leave none behind."""
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(number):
+            made.append(os.pipe())
+    except OSError:
+        for end in itertools.chain(*made):
+            os.close(end)
+        raise
+    return made
+
+
+def _state_of(pid: int) -> str | None:
+    """Return the letter that the kernel has for the state of a process, or None if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _end(pid: int) -> None:
+    """Kill a process and wait until it is dead; a second at the most, as the kernel may be busy with it."""
+    _kill(pid)
+    until = time.monotonic() + 1.0
+    while _state_of(pid) not in (None, "Z", "X") and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -32,11 +32,13 @@ class Scene:
     movement: int
     """A number that changes whenever a task is put, started or done."""
     waiting: int
+    """Tasks that seem to lie in the queue."""
     is_empty: bool
     has_room: bool
     idle_consumers: int
     reporting_consumers: int
     blocked_producers: int
+    """Those inside a put."""
     leaving_producers: int
     """Those that have only to send what their feeder thread still holds."""
 
@@ -52,6 +54,10 @@ class StallDetector:
 
     def on_death(self) -> None:
         self._deaths = True
+
+    def forgive(self, now: float) -> None:
+        """Start the patience anew: there is an innocent reason for the stillness."""
+        self._still_since = now
 
     def look(self, now: float, scene: Scene) -> Verdict:
         """Return what must be made of this scene, given those before it. Times in seconds."""

@@ -102,7 +102,7 @@ class Supervisor:
         """Start every worker, see the work through, and return what it came to."""
         try:
             for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
-                self._start(slot)
+                self._try_to_start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
             self._advance()
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
@@ -111,8 +111,9 @@ class Supervisor:
         finally:
             self._kill_everybody()
         self._phase = Phase.ENDED
+        self._roster.settle_doubts()
         queue = self.statistics().queue
-        if self._ending in (Ending.COMPLETE, Ending.BROKEN):  # nobody is left who could do them
+        if self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
             self._lost_in_transit += queue.unfinished - queue.lost
         return self.statistics()
 
@@ -124,10 +125,30 @@ class Supervisor:
             self._loop.watch(descriptor, functools.partial(self._on_output, slot, descriptor))
         log.debug("worker started", extra=fields(slot=slot.name, pid=slot.pid))
 
+    def _try_to_start(self, slot: Slot) -> bool:
+        try:
+            self._start(slot)
+        except ConveyorError as error:  # no process to be had now; perhaps later
+            log.warning("worker not started", extra=fields(slot=slot.name, reason=str(error)))
+            self._restart_later(slot, lived_seconds=0.0, was_ready=False, how=str(error))
+            return False
+        return True
+
     def _tick(self) -> None:
-        self._roster.settle_doubt()
+        self._look_for_ends()
         self._look_for_stalls()
         self._advance()
+
+    def _look_for_ends(self) -> None:
+        """Find the ends that no descriptor tells of."""
+        now_ns = time.monotonic_ns()
+        for slot in self._roster.slots:
+            if slot.is_lingering(now_ns, STOP_GRACE_SECONDS):
+                log.warning("worker does not leave: killed", extra=fields(slot=slot.name, pid=slot.pid))
+                slot.signal(signal.SIGKILL)
+            # With spawn, a process that the worker has started may hold the other end of the descriptor.
+            if slot.process is not None and slot.process.exitcode is not None:
+                self._on_exit(slot, slot.process.sentinel)
 
     def _advance(self) -> None:
         """Go on to the next phase if its time has come."""
@@ -139,9 +160,17 @@ class Supervisor:
         if not self._finishing:
             self._finishing = True
             self._plan.queue.finish(sum(not slot.over for slot in consumers), self._loop.wake)
-        queue = self.statistics().queue
-        if all(slot.over for slot in consumers) or queue.unfinished <= queue.lost:
+        if all(slot.over for slot in consumers) or self._is_all_done():
             self._stop(Ending.COMPLETE)
+
+    def _is_all_done(self) -> bool:
+        self._roster.settle_doubts()
+        queue = self.statistics().queue
+        if queue.unfinished > queue.lost:
+            return False
+        # Where a count is only inferred, what lies in the queue is believed more.
+        inferred = self._roster.doubts or self._lost_in_transit
+        return not inferred or (self._plan.queue.is_empty() and not queue.in_progress)
 
     # -- events -------------------------------------------------------------------------------------------
 
@@ -171,8 +200,8 @@ class Supervisor:
             case messages.TaskFailed():
                 self._failures[message.error] += 1
                 log.warning("task failed", extra=about)
-            case messages.ProducerFailed():
-                log.error("producer failed", extra=about)
+            case messages.WorkerFailed():
+                log.error("worker failed", extra=about)
 
     def _on_exit(self, slot: Slot, sentinel: int) -> None:
         self._loop.unwatch(sentinel)
@@ -219,35 +248,38 @@ class Supervisor:
             slot.finished = True  # nothing more is to be produced
             self._advance()
             return
-        try:
-            self._start(slot)
-        except ConveyorError as error:  # no process to be had now; perhaps later
-            log.warning("worker not restarted", extra=fields(slot=slot.name, reason=str(error)))
-            self._restart_later(slot, lived_seconds=0.0, was_ready=False, how=str(error))
-            return
-        log.info("worker restarted", extra=fields(slot=slot.name, pid=slot.pid))
+        if self._try_to_start(slot):
+            log.info("worker restarted", extra=fields(slot=slot.name, pid=slot.pid))
 
     # -- trouble ------------------------------------------------------------------------------------------
 
     def _look_for_stalls(self) -> None:
         if self._phase is Phase.STOPPING:
             return
+        self._roster.settle_doubts()
         reading = self._roster.read()
         counts = reading.counts
+        # Tasks that were given up and came after all: their producer was only slow.
+        self._lost_in_transit = min(self._lost_in_transit, max(0, counts.put - counts.started))
+        is_empty = self._plan.queue.is_empty()
         queue = self._plan.queue.statistics(counts, self._lost_in_transit)
         live = [(slot, tally) for slot, tally in zip(reading.slots, reading.tallies, strict=True) if slot.up]
         scene = Scene(
             started=counts.started,
             movement=counts.put + counts.started + counts.processed,
-            waiting=queue.waiting,
-            is_empty=self._plan.queue.is_empty(),
+            waiting=queue.waiting or (0 if is_empty else self._roster.doubts),
+            is_empty=is_empty,
             has_room=not queue.capacity or queue.waiting < queue.capacity,
             idle_consumers=sum(s.role is Role.CONSUMER and s.state is WorkerState.IDLE for s, _ in live),
             reporting_consumers=sum(tally.state is State.REPORTING for _, tally in live),
-            blocked_producers=sum(s.state is WorkerState.BLOCKED for s, _ in live),
+            blocked_producers=sum(tally.offered > tally.put for _, tally in live),
             leaving_producers=sum(s.role is Role.PRODUCER and t.state is State.STOPPING for s, t in live),
         )
-        match self._stalls.look(time.monotonic(), scene):
+        verdict = self._stalls.look(time.monotonic(), scene)
+        if verdict is not Verdict.NOTHING and any(slot.is_stopped() for slot in self._roster.slots):
+            self._stalls.forgive(time.monotonic())  # all wait for that one, and go on when it does
+            return
+        match verdict:
             case Verdict.TASKS_LOST:
                 log.error("tasks were lost with a dead worker", extra=fields(tasks_lost=queue.waiting))
                 self._lost_in_transit += queue.waiting
@@ -257,7 +289,7 @@ class Supervisor:
     def _break(self, why: str) -> None:
         """End a run that cannot go on; who is in a task may finish it first."""
         log.error("the run cannot go on", extra=fields(reason=why))
-        self._trouble = why
+        self._trouble = f"{self._trouble}; {why}" if self._trouble else why
         busy = [slot for slot in self.statistics().slots if slot.up and slot.in_progress]
         self._stop(Ending.BROKEN, self._plan.drain_timeout_seconds if busy else 0.0)
 

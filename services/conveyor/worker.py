@@ -9,6 +9,7 @@ kills this process, whatever it does (`_die_with`).
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import fcntl
 import multiprocessing
@@ -36,6 +37,7 @@ from conveyor.queues.seam import Intake, Outlet, QueueEndedError
 BEAT_SECONDS = 1.0
 # So long after a SIGTERM the supervisor may take to say that it had one too.
 ORDER_SECONDS = 0.5
+MAX_TEXT = 10_000  # characters of an exception's message or trace that are told; arbitrary
 _PICKLE_PROTOCOL = 5
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 200
@@ -96,6 +98,9 @@ class Interruptions:
     def install(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        # A process that user code forks must not inherit our handler: until Python has set up the child, it
+        # would take a SIGTERM and forget it, and `multiprocessing.Pool`, for one, sends no second.
+        os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_forget_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # see `processes.Starter`
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
@@ -114,7 +119,8 @@ class Interruptions:
 
     def __enter__(self) -> None:
         self._allowed = True
-        if self.requested:
+        # The order is looked at as well: user code may have put a handler of its own in the place of ours.
+        if self.requested or self._ledger.order >= self._order:
             self._allowed = False
             raise StopRequestedError
 
@@ -122,6 +128,20 @@ class Interruptions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._allowed = False
+
+
+def _block_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _unblock_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _forget_handler() -> None:
+    with contextlib.suppress(ValueError):  # forked from another than the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock_sigterm()
 
 
 def main(assignment: Assignment) -> None:
@@ -135,30 +155,32 @@ def main(assignment: Assignment) -> None:
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
     interruptions = Interruptions(assignment.ledger, order)
     interruptions.install()
-    if assignment.ledger.order >= order:  # asked before the handler was there
-        interruptions.requested = True
     row.enter(State.RUNNING, _now_ns())
+    last_word = State.FAILED
     try:
         if isinstance(work, Produce):
             produce(work, row, interruptions)
         else:
             consume(work, row, interruptions, assignment.messages.number)
+        last_word = State.FINISHED
     except StopRequestedError:
-        pass
-    except Exception as error:  # a producer's: its process ends here, and its supervisor says why
-        trace = "" if isinstance(error, ConveyorError) else traceback.format_exc()
-        failure = messages.ProducerFailed(type(error).__qualname__, _text(error), trace)
+        last_word = State.FINISHED
+    except Exception as error:  # mostly a producer's: its process ends here, and its supervisor says why
+        trace = "" if isinstance(error, ConveyorError) else _cut(traceback.format_exc())
+        failure = messages.WorkerFailed(type(error).__qualname__, _text(error), trace)
         messages.send(assignment.messages.number, failure)
-        row.enter(State.STOPPING, _now_ns())
-        _flush(work)
         sys.exit(1)
-    row.enter(State.STOPPING, _now_ns())
-    _flush(work)
-    row.enter(State.FINISHED, _now_ns())
+    finally:
+        row.enter(State.STOPPING, _now_ns())
+        if isinstance(work, Produce):
+            work.outlet.close()
+        sys.stdout.flush()
+        row.enter(last_word, _now_ns())
 
 
 def produce(work: Produce, row: Row, interruptions: Interruptions) -> None:
     """Offer every task that the function yields, until it ends or the supervisor asks to stop."""
+    own_pid = os.getpid()
     row.resume_busy(_now_ns())
     with interruptions:
         iterator = iter(work.function(*work.args, **work.kwargs))
@@ -170,12 +192,13 @@ def produce(work: Produce, row: Row, interruptions: Interruptions) -> None:
             return
         finally:
             row.pause_busy(_now_ns())
-        if not _put(work.outlet, _pickled(task), row, interruptions):
-            return
+        if os.getpid() != own_pid:
+            os._exit(0)  # a child that the function has forked: the work is its parent's
+        _put(work.outlet, _pickled(task), row, interruptions)
         row.resume_busy(_now_ns())
 
 
-def _put(outlet: Outlet, payload: bytes, row: Row, interruptions: Interruptions) -> bool:
+def _put(outlet: Outlet, payload: bytes, row: Row, interruptions: Interruptions) -> None:
     now_ns = _now_ns()
     row.offer()
     if not outlet.offer(payload, now_ns, 0.0):
@@ -183,12 +206,11 @@ def _put(outlet: Outlet, payload: bytes, row: Row, interruptions: Interruptions)
         try:
             while not outlet.offer(payload, _now_ns(), BEAT_SECONDS):
                 row.beat(_now_ns())
-                if interruptions.requested:
-                    return False
+                with interruptions:
+                    pass
         finally:
             row.pause_blocked(_now_ns())
     row.count_put(now_ns)
-    return True
 
 
 def _pickled(task: object) -> bytes:
@@ -203,6 +225,7 @@ def _pickled(task: object) -> bytes:
 
 def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> None:
     """Do one task after another, until the queue ends or the supervisor asks to stop."""
+    own_pid = os.getpid()
     seen: set[type[Exception]] = set()
     while True:
         try:
@@ -219,10 +242,12 @@ def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: i
         try:
             task = pickle.loads(lease.payload)
             work.function(task)
+            if os.getpid() != own_pid:
+                os._exit(0)  # a child that the function has forked: the task is its parent's
         except Exception as error:  # the user's: it costs one task, not the worker
             finished_ns = _now_ns()
             row.finish_task(finished_ns, failed=True)
-            trace = "" if type(error) in seen else traceback.format_exc()
+            trace = "" if type(error) in seen else _cut(traceback.format_exc())
             seen.add(type(error))
             seconds = (finished_ns - now_ns) / 1e9
             kind = type(error).__qualname__
@@ -237,15 +262,13 @@ def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: i
 
 def _text(error: Exception) -> str:
     try:
-        return str(error)
+        return _cut(str(error))
     except Exception as worse:  # the user's __str__
         return f"(its text cannot be had: {type(worse).__qualname__})"
 
 
-def _flush(work: Produce | Consume) -> None:
-    if isinstance(work, Produce):
-        work.outlet.close()
-    sys.stdout.flush()
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"
 
 
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:

@@ -133,9 +133,11 @@ def test_a_producer_that_ends_badly_ends_the_run_with_exit_code_3(
     with running(tmp_path, f"{WORKLOADS}:ending_badly", *arguments) as run:
         assert run.wait() == 3
         report = run.report
-        assert report["trouble"] == f"producer bad died: {code}"
+        assert report["trouble"].startswith(f"producer bad died: {code}")
         assert report["processed"] + report["lost"] == report["produced"]
-        assert {str(n) for n in range(1_000_000, 1_000_010)} <= set(run.lines())
+        if deed != "_exit":  # which may strike its feeder thread in the middle of a frame
+            assert report["trouble"] == f"producer bad died: {code}"
+            assert {str(n) for n in range(1_000_000, 1_000_010)} <= set(run.lines())
         if deed == "":
             assert "cannot be sent to another process" in run.said()
 

@@ -83,11 +83,14 @@ def test_settling_stops_the_watches_that_a_dead_process_left_running(row: Row) -
     assert not tally.is_blocked
 
 
-def test_a_put_in_doubt_is_counted_once_it_is_confirmed(row: Row) -> None:
+def test_an_offer_stands_until_it_is_counted_or_withdrawn(row: Row) -> None:
     row.offer()
     assert (row.read(1).put, row.read(1).offered) == (0, 1)
-    row.confirm_offered()
-    assert row.read(1).put == 1
+    row.withdraw()
+    assert (row.read(1).put, row.read(1).offered) == (0, 0)
+    row.offer()
+    row.count_put(1)
+    assert (row.read(1).put, row.read(1).offered) == (1, 1)
 
 
 def test_every_prefix_of_the_stores_of_a_task_reads_as_a_true_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from conveyor import messages
-from conveyor.messages import LineReader, ProducerFailed, TaskFailed
+from conveyor.messages import LineReader, TaskFailed, WorkerFailed
 
 FAILED = TaskFailed("ValueError", "bad 包子\nwith lines", "'task'", 0.5, "Traceback")
 
@@ -21,7 +21,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(write)
 
 
-@pytest.mark.parametrize("message", [FAILED, ProducerFailed("OSError", "", "")])
+@pytest.mark.parametrize("message", [FAILED, WorkerFailed("OSError", "", "")])
 def test_a_message_arrives_as_it_was_sent(pipe: tuple[int, int], message: messages.Message) -> None:
     messages.send(pipe[1], message)
     lines = LineReader(pipe[0]).read()

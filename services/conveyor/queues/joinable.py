@@ -5,6 +5,7 @@ Consumers may be any number; they never learn of the end and are stopped once th
 
 from __future__ import annotations
 
+import threading
 from multiprocessing.context import BaseContext
 from multiprocessing.queues import JoinableQueue
 
@@ -35,5 +36,5 @@ class JoinableTaskQueue(StdlibTaskQueue):
     def intake(self) -> Intake:
         return JoinableIntake(self.queue)
 
-    def see_through(self, consumers: int) -> None:
+    def see_through(self, consumers: int, over: threading.Event) -> None:
         self.queue.join()

@@ -5,9 +5,14 @@ The end is known by the marks, so the number of consumers is fixed when the prod
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 from multiprocessing.context import BaseContext
 
 from conveyor.queues.stdlib import StdlibTaskQueue
+
+LOOK_SECONDS = 0.1  # how often one who waits for room looks whether there is still a reason to
 
 
 class SentinelTaskQueue(StdlibTaskQueue):
@@ -18,6 +23,9 @@ class SentinelTaskQueue(StdlibTaskQueue):
     def __init__(self, maxsize: int, context: BaseContext) -> None:
         super().__init__(context.Queue(maxsize), maxsize)
 
-    def see_through(self, consumers: int) -> None:
-        for _ in range(consumers):
-            self.queue.put(None)
+    def see_through(self, consumers: int, over: threading.Event) -> None:
+        missing = consumers
+        while missing and not over.is_set():
+            with contextlib.suppress(queue.Full):
+                self.queue.put(None, timeout=LOOK_SECONDS)
+                missing -= 1

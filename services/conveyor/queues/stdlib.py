@@ -8,10 +8,8 @@ notices (see `stall.py`), because the queue itself cannot.
 from __future__ import annotations
 
 import abc
-import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -72,6 +70,7 @@ class StdlibTaskQueue(abc.ABC):
         self.queue = queue
         self.capacity = capacity
         self._finisher: threading.Thread | None = None
+        self._over = threading.Event()
 
     def outlet(self) -> Outlet:
         return StdlibOutlet(self.queue)
@@ -94,21 +93,23 @@ class StdlibTaskQueue(abc.ABC):
 
     def finish(self, consumers: int, wake: Callable[[], None]) -> None:
         def see_through() -> None:
-            self.see_through(consumers)
+            self.see_through(consumers, self._over)
             wake()
 
         self._finisher = threading.Thread(target=see_through, name="queue-end", daemon=True)
         self._finisher.start()
 
     @abc.abstractmethod
-    def see_through(self, consumers: int) -> None:
-        """Do what a program with this queue does after its producers. May block, after a death for ever."""
+    def see_through(self, consumers: int, over: threading.Event) -> None:
+        """Do what a program with this queue does after its producers, until done or over.
+
+        May block, after a death for ever.
+        """
 
     def dispose(self) -> None:
-        until = time.monotonic() + DISPOSE_SECONDS
-        while self._finisher is not None and self._finisher.is_alive() and time.monotonic() < until:
-            with contextlib.suppress(queue.Empty):
-                self.queue.get_nowait()  # make room for end marks that nobody took
-            self._finisher.join(0.01)
+        self._over.set()
+        if self._finisher is not None:
+            self._finisher.join(DISPOSE_SECONDS)
+        # Nothing may be read here: a dead producer's half message would have us wait for the rest.
         self.queue.cancel_join_thread()  # nobody reads any more: waiting for the feeder would be for ever
         self.queue.close()
