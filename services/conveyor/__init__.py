@@ -11,7 +11,8 @@ The map of the package, from the top; a module imports only what stands below it
 
     cli  targets  live  control  exporter/     how a run is asked for, steered and seen
     pipeline  report                           what runs, and what it came to
-    supervisor  slot  restarts  stall  loop    who watches
+    supervisor  roster  slot  restarts         who watches
+    stall  failures  loop
     worker  messages                           who works
     queues/                                    what carries
     ledger  snapshot  processes  descriptors   what is counted, and what it needs

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from conveyor import messages
 from conveyor.errors import ConveyorError
+from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
@@ -67,6 +68,7 @@ class Supervisor:
         self._finishing = False
         self._lost_in_transit = 0
         self._failures: collections.Counter[str] = collections.Counter()
+        self._failure_log = FailureLog()
         self._started_at, self._started = time.time(), time.monotonic()
 
     # -- for everybody ------------------------------------------------------------------------------------
@@ -111,6 +113,7 @@ class Supervisor:
         finally:
             self._kill_everybody()
         self._phase = Phase.ENDED
+        self._tell_unsaid()
         self._roster.settle_doubts()
         queue = self.statistics().queue
         if self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
@@ -135,9 +138,14 @@ class Supervisor:
         return True
 
     def _tick(self) -> None:
+        self._tell_unsaid()
         self._look_for_ends()
         self._look_for_stalls()
         self._advance()
+
+    def _tell_unsaid(self) -> None:
+        if number := self._failure_log.tell():
+            log.warning("more tasks failed", extra=fields(number=number))
 
     def _look_for_ends(self) -> None:
         """Find the ends that no descriptor tells of."""
@@ -199,7 +207,8 @@ class Supervisor:
         match message:
             case messages.TaskFailed():
                 self._failures[message.error] += 1
-                log.warning("task failed", extra=about)
+                if self._failure_log.admit(time.monotonic()):
+                    log.warning("task failed", extra=about)
             case messages.WorkerFailed():
                 log.error("worker failed", extra=about)
 

@@ -20,7 +20,7 @@ LAYERS = [
     ["supervisor"],
     ["roster"],
     ["slot", "stall"],
-    ["worker", "restarts", "loop"],
+    ["worker", "restarts", "loop", "failures"],
     ["settings"],
     ["queues", "processes"],
     ["queues.sentinel", "queues.joinable"],
