@@ -1,4 +1,4 @@
-"""The kitchen, end to end: the seed's example, each dish eaten exactly once."""
+"""The kitchen, end to end: each dish eaten exactly once."""
 
 from __future__ import annotations
 
