@@ -127,22 +127,32 @@ def _run(given: argparse.Namespace) -> int:
         pipeline = targets.build(given.target, workload, given.arguments, chosen.producers).adapted(chosen)
         view = _view(chosen, handler)
         show_output = view.print if view is not None and sys.stdout.isatty() else None
-        report = pipeline.run_with(chosen, _attachments(chosen, view), show_output)
+        urls: list[str] = []
+        report = pipeline.run_with(chosen, _attachments(chosen, view, urls), show_output)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is over: what it came to is still to be told
-        _sum_up(report)
+        _sum_up(report, urls)
         if chosen.report is not None:
             _write(report, chosen.report)
     return int(report.exit_code)
 
 
-def _attachments(chosen: Settings, view: View | None) -> list[Attachment]:
+def _attachments(chosen: Settings, view: View | None, urls: list[str]) -> list[Attachment]:
+    """Return what goes with the run; `urls` will hold where its metrics are."""
     from conveyor import control  # here, as all that is only for a run: see above
 
     attachments: list[Attachment] = [control.serving, _stopping_when_unread]
     if chosen.metrics is not None:
         from conveyor.exporter import serving
 
-        attachments.insert(0, serving(chosen.metrics))
+        serve = serving(chosen.metrics)
+
+        @contextlib.contextmanager
+        def exporting(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
+            with serve(supervisor, loop) as url:
+                urls.append(url)
+                yield
+
+        attachments.insert(0, exporting)
     if view is not None:
         attachments.append(view.attach)
     return attachments
@@ -185,13 +195,14 @@ def _stopping_when_unread(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
         loop.unwatch(number)
 
 
-def _sum_up(report: Report) -> None:
-    troubles = {
+def _sum_up(report: Report, urls: list[str]) -> None:
+    others = {  # said only where there is something to say
         "failed": report.failed,
         "lost": report.lost,
         "unfinished": report.unfinished,
         "restarts": report.restarts,
         "trouble": report.trouble,
+        "metrics": urls[0] if urls else None,
     }
     log.info(
         "run ended",
@@ -201,7 +212,7 @@ def _sum_up(report: Report) -> None:
             seconds=round(report.elapsed_seconds, 2),
             produced=report.produced,
             processed=report.processed,
-            **{name: value for name, value in troubles.items() if value},
+            **{name: value for name, value in others.items() if value},
         ),
     )
 
