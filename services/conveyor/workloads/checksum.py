@@ -21,6 +21,7 @@ from conveyor.settings import MAX_WORKERS
 # and "keeps all consumers busy to the end".
 BATCH_FILES = 64
 BATCH_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20  # read at once; arbitrary, large enough that reading costs nothing beside hashing
 # sha256sum writes these with a backslash, and one more in front of such a line. The backslash itself comes first.
 ESCAPES = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"))
 
@@ -71,7 +72,7 @@ def find_batches(root: bytes, output: bytes, share: int, shares: int) -> Iterato
     own = os.stat(output)  # noqa: PTH116 - a path of bytes
     batch = Batch()
     for path, found in find(root):
-        if zlib.crc32(path) % shares != share:
+        if shares > 1 and zlib.crc32(path) % shares != share:
             continue
         if isinstance(found, OSError):
             batch.problems.append(_problem(path, found))
@@ -140,10 +141,14 @@ def sha256(path: bytes) -> str:
     # Without O_NONBLOCK, a pipe put in the file's place would have us wait for whoever writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "no regular file any more")
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        # Not `hashlib.file_digest`: its buffer of 256 KiB costs more than a small file.
+        while block := os.read(descriptor, min(status.st_size + 1, BLOCK_BYTES)):
+            digest.update(block)
+        return digest.hexdigest()
     finally:
         os.close(descriptor)
 
