@@ -163,15 +163,15 @@ class Row:
         self._words[word] = _RUNNING | (now_ns - self._words[word])
 
     def _pause(self, word: int, now_ns: int) -> None:
-        self._words[word] = now_ns - (self._words[word] ^ _RUNNING)
+        if self._words[word] & _RUNNING:
+            self._words[word] = now_ns - (self._words[word] ^ _RUNNING)
 
     # -- written by the supervisor, while no process is in the slot ---------------------------------------
 
     def settle(self, now_ns: int) -> None:
         """Stop the watches that a dead process left running."""
-        for word in (_BUSY, _BLOCKED):
-            if self._words[word] & _RUNNING:
-                self._pause(word, now_ns)
+        self._pause(_BUSY, now_ns)
+        self._pause(_BLOCKED, now_ns)
 
     def withdraw(self) -> None:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""

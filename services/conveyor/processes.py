@@ -45,6 +45,7 @@ class Starter:
         process: BaseProcess = self.context.Process(  # type: ignore[attr-defined]
             target=target, args=(argument,), name=name
         )
+        resource_tracker.ensure_running()
         with _signals_blocked():
             self._ensure_server()
             process.start()

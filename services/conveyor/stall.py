@@ -13,6 +13,9 @@ from dataclasses import dataclass
 # A healthy queue hands over a task in under a millisecond; this is long only for the sake of busy machines.
 PATIENCE_SECONDS = 3.0
 
+# The supervisor looks four times a second.
+MAX_LOOK_GAP_SECONDS = 1.0
+
 
 class Verdict(enum.Enum):
     """What the stillness means."""
@@ -35,6 +38,8 @@ class Scene:
     """Tasks that seem to lie in the queue."""
     is_empty: bool
     has_room: bool
+    surely_has_room: bool
+    """The same if each task that was given up still takes its place, as one that a feeder thread never sent does."""
     idle_consumers: int
     reporting_consumers: int
     blocked_producers: int
@@ -50,6 +55,7 @@ class StallDetector:
         self._deaths = False
         self._movement = -1
         self._still_since = 0.0
+        self._looked_at = 0.0
         self._started_at_loss = -1
 
     def on_death(self) -> None:
@@ -64,10 +70,13 @@ class StallDetector:
         starved = scene.idle_consumers > 0 and scene.waiting > 0
         locked_out = (
             scene.reporting_consumers > 0
-            or (scene.blocked_producers > 0 and scene.has_room)
+            or (scene.blocked_producers > 0 and scene.has_room and scene.idle_consumers > 0)
+            or (scene.blocked_producers > 0 and scene.surely_has_room)
             or (scene.leaving_producers > 0 and scene.idle_consumers > 0)
         )
-        if scene.movement != self._movement or not (starved or locked_out):
+        was_away = now - self._looked_at > MAX_LOOK_GAP_SECONDS  # we were stopped ourselves, perhaps with all others
+        self._looked_at = now
+        if was_away or scene.movement != self._movement or not (starved or locked_out):
             self._movement = scene.movement
             self._still_since = now
         if not self._deaths or now - self._still_since < PATIENCE_SECONDS:

@@ -276,9 +276,11 @@ class Supervisor:
         scene = Scene(
             started=counts.started,
             movement=counts.put + counts.started + counts.processed,
-            waiting=queue.waiting or (0 if is_empty else self._roster.doubts),
+            # What lies in the queue beyond the count: puts in doubt, or an end mark.
+            waiting=queue.waiting or (0 if is_empty else max(1, self._roster.doubts)),
             is_empty=is_empty,
             has_room=not queue.capacity or queue.waiting < queue.capacity,
+            surely_has_room=not queue.capacity or counts.put - counts.started + self._roster.doubts < queue.capacity,
             idle_consumers=sum(s.role is Role.CONSUMER and s.state is WorkerState.IDLE for s, _ in live),
             reporting_consumers=sum(tally.state is State.REPORTING for _, tally in live),
             blocked_producers=sum(tally.offered > tally.put for _, tally in live),
@@ -292,6 +294,8 @@ class Supervisor:
             case Verdict.TASKS_LOST:
                 log.error("tasks were lost with a dead worker", extra=fields(tasks_lost=queue.waiting))
                 self._lost_in_transit += queue.waiting
+            case Verdict.FROZEN if self._finishing and queue.unfinished <= queue.lost and not queue.in_progress:
+                self._stop(Ending.COMPLETE)  # it is broken, but nobody needs it any more
             case Verdict.FROZEN:
                 self._break("a dead worker holds a lock of the queue: no task can be put or taken any more")
 

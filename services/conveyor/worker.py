@@ -130,6 +130,31 @@ class Interruptions:
         self._allowed = False
 
 
+class Fence:
+    """Keeps a child that user code has forked out of our loop, whatever way it leaves that code: the work, and the
+    row in the ledger, are its parent's.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() == self._pid:
+            return
+        code: object = error.code if isinstance(error, SystemExit) else 0
+        if error is not None and not isinstance(error, SystemExit | StopIteration):
+            traceback.print_exception(error)
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+
 def _block_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
@@ -180,20 +205,18 @@ def main(assignment: Assignment) -> None:
 
 def produce(work: Produce, row: Row, interruptions: Interruptions) -> None:
     """Offer every task that the function yields, until it ends or the supervisor asks to stop."""
-    own_pid = os.getpid()
+    fence = Fence()
     row.resume_busy(_now_ns())
-    with interruptions:
+    with interruptions, fence:
         iterator = iter(work.function(*work.args, **work.kwargs))
     while True:
         try:
-            with interruptions:
+            with interruptions, fence:
                 task = next(iterator)
         except StopIteration:
             return
         finally:
             row.pause_busy(_now_ns())
-        if os.getpid() != own_pid:
-            os._exit(0)  # a child that the function has forked: the work is its parent's
         _put(work.outlet, _pickled(task), row, interruptions)
         row.resume_busy(_now_ns())
 
@@ -225,7 +248,7 @@ def _pickled(task: object) -> bytes:
 
 def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> None:
     """Do one task after another, until the queue ends or the supervisor asks to stop."""
-    own_pid = os.getpid()
+    fence = Fence()
     seen: set[type[Exception]] = set()
     while True:
         try:
@@ -240,10 +263,9 @@ def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: i
         row.start_task(now_ns, now_ns - lease.offered_ns)
         task: object = "(not unpickled)"
         try:
-            task = pickle.loads(lease.payload)
-            work.function(task)
-            if os.getpid() != own_pid:
-                os._exit(0)  # a child that the function has forked: the task is its parent's
+            with fence:
+                task = pickle.loads(lease.payload)
+                work.function(task)
         except Exception as error:  # the user's: it costs one task, not the worker
             finished_ns = _now_ns()
             row.finish_task(finished_ns, failed=True)

@@ -76,10 +76,15 @@ def test_a_process_that_does_not_end_with_its_work_is_ended(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_a_child_that_returns_into_the_loop_does_no_task(tmp_path: Path, queue: str) -> None:
-    with start(tmp_path, "forking", "deed=return", "--queue", queue) as run:
+@pytest.mark.parametrize("deed", ["return", "exit", "raise"])
+@pytest.mark.parametrize("workload", ["forking", "forking_producer"])
+def test_a_child_that_a_function_forks_never_gets_into_the_loop(
+    tmp_path: Path, workload: str, deed: str, queue: str
+) -> None:
+    """However it leaves the function: the tasks and the row in the ledger are its parent's."""
+    with start(tmp_path, workload, f"deed={deed}", "--queue", queue) as run:
         assert run.wait() == 0
-        assert run.report["processed"] == 20
+        assert (run.report["produced"], run.report["processed"], run.report["failed"]) == (20, 20, 0)
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])

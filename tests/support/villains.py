@@ -148,11 +148,37 @@ class Forks:
         if self.deed == "pool":
             with multiprocessing.get_context("fork").Pool(2) as pool:
                 assert pool.map(abs, [task]) == [task]
-        elif task == 3 and os.fork() == 0 and self.deed == "outlive":
-            time.sleep(20.0)
-            os._exit(0)
-        elif task == 3 and self.deed == "outlive":
-            os.kill(os.getpid(), signal.SIGKILL)
+        elif task == 3:
+            child = os.fork()
+            if child == 0:
+                self.be_a_child()
+            elif self.deed == "outlive":
+                os.kill(os.getpid(), signal.SIGKILL)
+            else:
+                os.waitpid(child, 0)
+
+    def be_a_child(self) -> None:
+        match self.deed:
+            case "outlive":
+                time.sleep(20.0)
+                os._exit(0)
+            case "exit":
+                sys.exit(3)
+            case "raise":
+                raise ValueError("a child's own")
+
+
+def fork_and_go_on(deed: str, tasks: int) -> Iterator[int]:
+    """Yield the numbers; in the middle, fork a child that leaves in a way of its own."""
+    for task in range(tasks):
+        if task == 3 and os.fork() == 0:
+            Forks(deed).be_a_child()
+            return
+        yield task
+
+
+def forking_producer(deed: str) -> Pipeline:
+    return Pipeline(producers=[Producer(fork_and_go_on, deed, 20)], consumer=print, consumers=1)
 
 
 def forking(deed: str, tasks: int = 20) -> Pipeline:

@@ -14,6 +14,7 @@ CALM = Scene(
     waiting=0,
     is_empty=True,
     has_room=True,
+    surely_has_room=True,
     idle_consumers=2,
     reporting_consumers=0,
     blocked_producers=0,
@@ -22,12 +23,23 @@ CALM = Scene(
 STARVED = replace(CALM, waiting=3, is_empty=False)
 
 
-def watch(*scenes: Scene, death: bool = True) -> list[Verdict]:
-    """Show the scenes one after another, each a little after the time that patience lasts."""
+LOOK_SECONDS = 0.25
+
+
+def watch(*scenes: Scene, death: bool = True, seconds: float = PATIENCE_SECONDS / 2 + 0.5) -> list[Verdict]:
+    """Show each scene for a while; return the last verdict on each."""
     detector = StallDetector()
     if death:
         detector.on_death()
-    return [detector.look(n * (PATIENCE_SECONDS + 0.1), scene) for n, scene in enumerate(scenes)]
+    verdicts, now = [], 0.0
+    for scene in scenes:
+        for _ in range(round(seconds / LOOK_SECONDS)):
+            now += LOOK_SECONDS
+            verdict = detector.look(now, scene)
+            if verdict is not Verdict.NOTHING:
+                break
+        verdicts.append(verdict)
+    return verdicts
 
 
 def test_an_idle_pipeline_is_not_stalled() -> None:
@@ -75,14 +87,25 @@ def test_consumers_that_are_all_in_long_tasks_are_not_stalled() -> None:
 
 
 def test_producers_that_wait_for_a_full_queue_are_not_stalled() -> None:
-    scene = replace(CALM, waiting=5, is_empty=False, has_room=False, idle_consumers=0, blocked_producers=2)
+    scene = replace(
+        CALM, waiting=5, is_empty=False, has_room=False, surely_has_room=False, idle_consumers=0, blocked_producers=2
+    )
     assert set(watch(scene, scene, scene)) == {Verdict.NOTHING}
 
 
 def test_a_moment_of_calm_starts_the_patience_anew() -> None:
+    assert set(watch(STARVED, CALM, STARVED)) == {Verdict.NOTHING}
+    assert watch(STARVED, CALM, STARVED, STARVED)[-1] is Verdict.FROZEN
+
+
+def test_time_in_which_nobody_looked_does_not_count() -> None:
     detector = StallDetector()
     detector.on_death()
-    assert detector.look(0.0, STARVED) is Verdict.NOTHING
-    assert detector.look(2.0, CALM) is Verdict.NOTHING
-    assert detector.look(4.0, STARVED) is Verdict.NOTHING
-    assert detector.look(4.0 + PATIENCE_SECONDS, STARVED) is Verdict.FROZEN
+    assert detector.look(0.5, STARVED) is Verdict.NOTHING
+    assert detector.look(100.0, STARVED) is Verdict.NOTHING  # the machine, or all of us, had been asleep
+
+
+def test_a_place_that_a_lost_task_still_takes_is_no_room_while_consumers_work() -> None:
+    scene = replace(CALM, waiting=5, is_empty=False, idle_consumers=0, blocked_producers=1, surely_has_room=False)
+    assert set(watch(scene, scene, scene)) == {Verdict.NOTHING}
+    assert watch(*[replace(scene, waiting=0, idle_consumers=1)] * 2)[-1] is Verdict.FROZEN
