@@ -214,6 +214,7 @@ def test_a_killed_fork_server_leaves_no_stray_worker(tmp_path: Path, queue: str)
         parents = {psutil.Process(pid).ppid() for pid in workers}
         assert len(parents) == 1
         psutil.Process(parents.pop()).kill()
+        wait_for("the deaths to be known", lambda: "producer died" in run.said())
         (tmp_path / "gate").touch()
         assert run.wait() == 3
         assert run.report["processed"] + run.report["lost"] == run.report["produced"]
