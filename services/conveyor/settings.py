@@ -88,7 +88,8 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def _yes_or_no(text: str) -> bool:
+def yes_or_no(text: str) -> bool:
+    """Return what the text says; raise `ValueError` if it is neither."""
     try:
         return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
     except KeyError:
@@ -144,7 +145,7 @@ OPTIONS = (
     Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),
     Option("report", "--report", "FILE", _path, "write the report to this file, as JSON"),
     Option("start_method", "--start-method", "METHOD", _one_of(*START_METHODS), "forkserver or spawn (forkserver)"),
-    Option("progress", "--progress", "", _yes_or_no, "show a live view (on a terminal)"),
+    Option("progress", "--progress", "", yes_or_no, "show a live view (on a terminal)"),
 )
 COMMAND_LINE_DEFAULTS: Mapping[str, object] = {"metrics": Address("127.0.0.1", 8000)}
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from conveyor.errors import ConveyorError, WorkloadError
 from conveyor.pipeline import Pipeline
+from conveyor.settings import yes_or_no
 from conveyor.workloads import PRODUCER_COUNT, SHIPPED
 
 Workload = Callable[..., Pipeline]
@@ -199,16 +200,15 @@ def _convert(what: str, text: str, hint: Any) -> object:
     convert, allowed = converter
     try:
         return convert(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError):  # KeyError: not one of the choices
         raise WorkloadError(f"{what}={text!r} is not allowed; give {allowed}") from None
 
 
 Converter = tuple[Callable[[str], object], str]
-_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _CONVERTERS: dict[Any, Converter] = {
     int: (int, "a whole number"),
     float: (float, "a number"),
-    bool: (lambda text: _YES_NO[text.lower()], "yes or no"),
+    bool: (yes_or_no, "yes or no"),
     Path: (Path, "a path"),
     str: (str, "a text"),
     Any: (str, "a text"),
