@@ -39,7 +39,7 @@ def heads(terminal: Terminal) -> list[str]:
 
 
 def test_it_shows_the_workers_while_they_work_and_their_lines_above(tmp_path: Path) -> None:
-    with watch(tmp_path, "kitchen", "speed=3") as terminal:  # a dish then lasts longer than from one picture to the next
+    with watch(tmp_path, "kitchen", "speed=3") as terminal:  # a dish then outlasts a picture
         wait_for("a busy diner", lambda: any(re.match("zhang-san +busy", line) for line in terminal.screen.lines))
         assert not terminal.screen.cursor_is_shown
         assert end(terminal) == 0
