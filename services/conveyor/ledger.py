@@ -1,14 +1,17 @@
 """WHAT IS COUNTED: a table of 8-byte words in shared memory, one row for each worker slot.
 
-Who writes: the process that fills a slot writes its row; the supervisor writes the header, and a row only
-while no process lives in it. Who reads: the supervisor, and the exporter at each scrape. There is no lock.
+Who writes: the process that fills a slot writes its row, the supervisor the header. Some words of a row are the
+supervisor's (`put` under a queue that counts itself, and what it orders); the others are its only while no process
+lives in the slot. No word has two writers, so there is no lock. Who reads: the supervisor, and the exporter at each
+scrape.
 
 What happens when a writer is SIGKILLed: nothing is lost and nothing is half done, because every fact is
 committed by one 8-byte store.
 
-- A task is *put*, *started* or *finished* by adding 1 to one word. Started tasks are the sum of the histogram
-  of waiting times, finished ones the sum of the two histograms of task times (succeeded, failed). A total that
-  is derived cannot disagree with its histogram, wherever the process died.
+- A task is finished by one store: of the count of tasks that succeeded, or of a bucket of those that failed.
+- Succeeded tasks reach their histogram after that, fast ones a stride at a time. Until then a reader counts them in
+  the last bucket: so the histogram's count is always the number of finished tasks, and no bucket ever falls.
+- A consumer holds a lease until it has finished as many tasks as `lease_end` says; while it has not, it is in one.
 - Busy and blocked time are stopwatches held in one word each, so no reader ever sees half a switch.
 
 Rows belong to slots, not to processes: totals survive a restart and never fall.
@@ -35,21 +38,18 @@ NANOSECONDS = 1_000_000_000
 _TASK_EDGES = [int(edge * NANOSECONDS) for edge in TASK_EDGES_SECONDS]
 _WAIT_EDGES = [int(edge * NANOSECONDS) for edge in WAIT_EDGES_SECONDS]
 
-# The words of a row. Finished tasks lie before started ones; `Row.read` relies on it.
+# The words of a row. Histograms lie before the counts that they may lag behind; `Row.read` relies on it.
 _SUCCEEDED = 0
 _FAILED = _SUCCEEDED + len(_TASK_EDGES) + 1
-_STARTED = _FAILED + len(_TASK_EDGES) + 1
-_PUT = _STARTED + len(_WAIT_EDGES) + 1
-_OFFERED = _PUT + 1
-_STATE = _PUT + 2
-_HEARTBEAT = _PUT + 3
-_TASK_BEGAN = _PUT + 4
-_TASK_TIME = _PUT + 5
-_WAIT_TIME = _PUT + 6
-_BUSY = _PUT + 7
-_BLOCKED = _PUT + 8
+_WAITS = _FAILED + len(_TASK_EDGES) + 1
+_DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
+(
+    _LEASE_END, _ABANDONED, _LEASE, _CLAIM, _HALT, _VOID, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN, _TASK_TIME,
+    _WAIT_TIME, _BUSY, _BLOCKED,
+) = range(_DONE + 1, _DONE + 16)  # fmt: skip
 WORDS_PER_ROW = 64
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
+_HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 
 
 class State(enum.IntEnum):
@@ -81,6 +81,16 @@ class Tally:
     waits: tuple[int, ...]
     succeeded: tuple[int, ...]
     failures: tuple[int, ...]
+    failed: int
+    """Tasks that were finished by an exception."""
+    processed: int
+    """Tasks that were finished, well or badly."""
+    in_progress: int
+    """1 while a task is in hand, else 0."""
+    abandoned: int
+    """Tasks that were in hand when a process of this slot died."""
+    lease: int
+    claim: int
     heartbeat_ns: int
     task_began_ns: int
     task_ns: int
@@ -92,27 +102,19 @@ class Tally:
 
     @property
     def started(self) -> int:
-        """Tasks that were taken from the queue."""
-        return sum(self.waits)
-
-    @property
-    def failed(self) -> int:
-        """Tasks that were finished by an exception."""
-        return sum(self.failures)
-
-    @property
-    def processed(self) -> int:
-        """Tasks that were finished, well or badly."""
-        return sum(self.succeeded) + self.failed
+        """Tasks whose function was called."""
+        return self.processed + self.in_progress + self.abandoned
 
 
 class Row:
     """One slot's words. Each method that writes is for the one process in the slot."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("_words", "done")
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
+        self.done = words[_DONE : _DONE + 1]
+        """The count of tasks that succeeded, for the loop that stores it after each."""
 
     # -- written by the worker ---------------------------------------------------------------------------
 
@@ -131,19 +133,60 @@ class Row:
         self._words[_PUT] += 1
         self._words[_HEARTBEAT] = now_ns
 
-    def start_task(self, now_ns: int, waited_ns: int) -> None:
-        words = self._words
-        words[_TASK_BEGAN] = now_ns
-        words[_STARTED + bisect_left(_WAIT_EDGES, waited_ns)] += 1
-        words[_WAIT_TIME] += max(0, waited_ns)
-        words[_HEARTBEAT] = now_ns
-        self.resume_busy(now_ns)
+    def open_lease(self, number: int, tasks: int, now_ns: int) -> bool:
+        """Take so many tasks in hand, or return False: the supervisor has taken them back before.
 
-    def finish_task(self, now_ns: int, *, failed: bool = False) -> None:
+        A process that dies from here on was in the first of them that is not finished.
+        """
         words = self._words
-        took_ns = now_ns - words[_TASK_BEGAN]
-        words[(_FAILED if failed else _SUCCEEDED) + bisect_left(_TASK_EDGES, took_ns)] += 1
+        words[_CLAIM] = 0
+        words[_LEASE] = number  # stored before the order is read, as in `claim`
+        if number <= words[_VOID]:
+            return False
+        words[_TASK_BEGAN] = now_ns
+        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + tasks
+        self.resume_busy(now_ns)
+        return True
+
+    def claim(self, number: int, finished: int, tasks: int) -> int:
+        """Announce the next tasks of the open lease; return how many of them the supervisor lets pass.
+
+        `finished` are those before them. The announcement is stored before the order is read, and the supervisor
+        does it the other way round (`revoke`): one of the two sees the other.
+        """
+        words = self._words
+        words[_CLAIM] = finished + tasks
+        halt = words[_HALT]
+        if halt >> _HALT_TASKS != number:
+            return tasks
+        return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
+
+    def begin_tasks(self, number: int, now_ns: int, waited_ns: int) -> None:
+        """Count so many tasks, called one after the other from now on, as having waited so long."""
+        words = self._words
+        words[_TASK_BEGAN] = words[_HEARTBEAT] = now_ns
+        words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
+        words[_WAIT_TIME] += number * max(0, waited_ns)
+
+    def fail_task(self, took_ns: int) -> None:
+        """Finish a task that raised."""
+        self._words[_FAILED + bisect_left(_TASK_EDGES, took_ns)] += 1
+
+    def time_tasks(self, number: int, took_ns: int, *, failed: bool = False) -> None:
+        """Put tasks that succeeded into their buckets; they took so long together, with one that failed perhaps."""
+        words = self._words
         words[_TASK_TIME] += took_ns
+        if number and took_ns > _TASK_EDGES[0] and not failed:
+            # So long only for a task that was slower than the others of its stride, or that was alone.
+            words[_SUCCEEDED + bisect_left(_TASK_EDGES, took_ns)] += 1
+            number -= 1
+        if number:
+            words[_SUCCEEDED] += number
+
+    def close_lease(self, now_ns: int) -> None:
+        """Have nothing in hand any more, whether all of the lease is done or not."""
+        words = self._words
+        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED]
         words[_HEARTBEAT] = now_ns
         self.pause_busy(now_ns)
 
@@ -166,12 +209,42 @@ class Row:
         if self._words[word] & _RUNNING:
             self._words[word] = now_ns - (self._words[word] ^ _RUNNING)
 
+    def release(self) -> None:
+        """Make every later store raise `ValueError`: for a child that user code has forked from the worker."""
+        self.done.release()
+        self._words.release()
+
+    # -- written by the supervisor ------------------------------------------------------------------------
+
+    def accept(self, tasks: int) -> None:
+        """Count tasks as put, under a queue that counts them itself when it accepts them."""
+        self._words[_PUT] += tasks
+
+    def revoke(self, number: int, claimed: int) -> None:
+        """Order a consumer to do no more of the lease than it has claimed, and to open none that it holds beyond.
+
+        It may have gone on while we wrote. Only if, a moment later, `lease` and `claim` still read the same,
+        the rest is certain not to be done.
+        """
+        self._words[_HALT] = number << _HALT_TASKS | claimed
+
+    def void(self, number: int) -> None:
+        """Order a consumer to pass over every lease up to this one that it has not opened."""
+        self._words[_VOID] = number
+
     # -- written by the supervisor, while no process is in the slot ---------------------------------------
 
     def settle(self, now_ns: int) -> None:
-        """Stop the watches that a dead process left running."""
+        """Put in order what a dead process left behind: its watches, and the stride that was under way."""
         self._pause(_BUSY, now_ns)
         self._pause(_BLOCKED, now_ns)
+        self._words[_SUCCEEDED] += self._words[_DONE] - sum(self._words[_SUCCEEDED:_FAILED])
+
+    def abandon(self) -> None:
+        """Count the task that a dead process had in hand as abandoned, and its lease as closed."""
+        words = self._words
+        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + 1
+        words[_ABANDONED] += 1  # with this store the task is in hand no more
 
     def withdraw(self) -> None:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
@@ -181,17 +254,27 @@ class Row:
 
     def read(self, now_ns: int) -> Tally:
         """Return the row as it stands. Take `now_ns` before the call: no watch then reads backwards."""
-        # Two copies: with finished tasks read first, a task is never seen finished and not started.
-        copy = bytes(self._words[:_STARTED]), bytes(self._words[_STARTED:])
+        # Two copies: with the histograms read first, they never hold more than the counts.
+        copy = bytes(self._words[:_DONE]), bytes(self._words[_DONE:])
         words: Sequence[int] = memoryview(b"".join(copy)).cast("Q")
         busy, blocked = words[_BUSY], words[_BLOCKED]
+        *fast, _slowest = words[_SUCCEEDED:_FAILED]
+        failures = tuple(words[_FAILED:_WAITS])
+        failed = sum(failures)
+        processed = words[_DONE] + failed
         return Tally(
             state=State(words[_STATE]),
             put=words[_PUT],
             offered=words[_OFFERED],
-            waits=tuple(words[_STARTED:_PUT]),
-            succeeded=tuple(words[_SUCCEEDED:_FAILED]),
-            failures=tuple(words[_FAILED:_STARTED]),
+            waits=tuple(words[_WAITS:_DONE]),
+            succeeded=(*fast, words[_DONE] - sum(fast)),
+            failures=failures,
+            failed=failed,
+            processed=processed,
+            in_progress=int(words[_LEASE_END] > processed + words[_ABANDONED]),
+            abandoned=words[_ABANDONED],
+            lease=words[_LEASE],
+            claim=words[_CLAIM],
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],

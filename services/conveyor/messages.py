@@ -31,6 +31,7 @@ class WorkerFailed:
     trace: str
 
 
+MAX_TEXT = 10_000  # characters of an exception's message or trace that are told; arbitrary
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 20  # of what a worker prints; arbitrary, far more than a person reads
 MAX_READS = 32  # of a dead worker's pipe, into which a process that it had started may go on writing
@@ -45,6 +46,19 @@ def send(descriptor: int, message: Message) -> None:
     view = memoryview(line)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def text_of(error: Exception) -> str:
+    """Return an exception's message, cut."""
+    try:
+        return cut(str(error))
+    except Exception as worse:  # the user's __str__
+        return f"(its text cannot be had: {type(worse).__qualname__})"
+
+
+def cut(text: str) -> str:
+    """Return a text that is not too long to be told."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"
 
 
 class LineReader:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -24,6 +25,7 @@ from conveyor.loop import Loop
 from conveyor.processes import Starter, check_sendable
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
+from conveyor.queues.setup import Setup
 from conveyor.report import Report
 from conveyor.roster import Roster
 from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, Settings, read
@@ -142,9 +144,19 @@ class Pipeline:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stops = stack.enter_context(_stop_signals(loop))  # before all else, so that it is undone after all else
             starter = Starter(settings.start_method, self._modules())
-            queue = KINDS[self.queue](self.maxsize, starter.context)
+            ledger = Ledger(len(self.producers) + len(self._consumer_names()))
+            queue = KINDS[self.queue](
+                Setup(
+                    capacity=self.maxsize,
+                    context=starter.context,
+                    rows=ledger.rows,
+                    loop=loop,
+                    producers=len(self.producers),
+                    max_attempts=settings.max_attempts,
+                )
+            )
             stack.callback(queue.dispose)
-            plan = self._plan(settings, queue, starter, show_output)
+            plan = self._plan(settings, queue, ledger, starter, show_output)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
@@ -155,16 +167,17 @@ class Pipeline:
         self,
         settings: Settings,
         queue: TaskQueue,
+        ledger: Ledger,
         starter: Starter,
         show_output: Callable[[str], None] | None,
     ) -> Plan:
         producer_names, consumer_names = self._producer_names(), self._consumer_names()
-        ledger = Ledger(len(producer_names) + len(consumer_names))
         slots = [
             Slot(
                 name=name,
                 role=Role.PRODUCER,
-                work=Produce(producer.function, producer.args, producer.kwargs, queue.outlet()),
+                work=functools.partial(_produce, producer, queue),
+                queue=queue,
                 ledger=ledger,
                 index=index,
                 may_restart=producer.may_restart,
@@ -175,7 +188,8 @@ class Pipeline:
             Slot(
                 name=name,
                 role=Role.CONSUMER,
-                work=Consume(self.consumer, queue.intake()),
+                work=functools.partial(_consume, self.consumer, queue),
+                queue=queue,
                 ledger=ledger,
                 index=index,
                 may_restart=True,
@@ -208,6 +222,14 @@ class Pipeline:
         for name, producer in zip(self._producer_names(), self.producers, strict=True):
             _check_picklable(f"producer {name}", (producer.function, producer.args, producer.kwargs))
         _check_picklable("the consumer", self.consumer)
+
+
+def _produce(producer: Producer, queue: TaskQueue, slot: int) -> Produce:
+    return Produce(producer.function, producer.args, producer.kwargs, queue.outlet(slot))
+
+
+def _consume(function: Callable[[Any], object], queue: TaskQueue, slot: int) -> Consume:
+    return Consume(function, queue.intake(slot))
 
 
 def _check_picklable(what: str, value: object) -> None:

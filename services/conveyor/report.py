@@ -76,8 +76,8 @@ class Report:
             processed=run.total("processed"),
             failed=run.total("failed"),
             failures=run.failures,
-            redelivered=0,  # a stdlib queue delivers once, or not at all
-            dead_lettered=0,
+            redelivered=run.queue.redelivered,
+            dead_lettered=run.queue.dead_lettered,
             lost=run.queue.lost,
             unfinished=run.queue.unfinished,
             restarts=sum(sum(slot.restarts.values()) for slot in run.slots),
@@ -112,6 +112,6 @@ def _exit_code(run: RunStatistics) -> ExitCode:
         return ExitCode.UNFINISHED
     if run.trouble or run.queue.lost or run.ending is Ending.BROKEN:
         return ExitCode.BROKEN
-    if run.total("failed") and run.ending is Ending.COMPLETE:
+    if (run.total("failed") or run.queue.dead_lettered) and run.ending is Ending.COMPLETE:
         return ExitCode.TASKS_FAILED
     return ExitCode.DONE

@@ -32,7 +32,8 @@ class Reading:
             put=sum(slot.produced for slot in self.slots),
             started=sum(tally.started for tally in self.tallies),
             processed=sum(tally.processed for tally in self.tallies),
-            abandoned=sum(slot.abandoned for slot in self.slots),
+            in_progress=sum(tally.in_progress for tally in self.tallies),
+            abandoned=sum(tally.abandoned for tally in self.tallies),
         )
 
 
@@ -48,14 +49,12 @@ class Roster:
         """Return all slots as they stand now."""
         for _ in range(READ_ATTEMPTS):
             unix_time, now_ns = time.time(), time.monotonic_ns()
-            # Before the rows: a death between the two then shows its task in hand, not one too few.
-            abandoned = {slot: slot.abandoned for slot in self.slots}
             tallies = self._tallies(now_ns)
             if self._owed(tallies) <= 0:
                 break
             time.sleep(READ_PAUSE_SECONDS)
         return Reading(
-            slots=tuple(slot.statistics(tallies[slot], abandoned[slot], now_ns, unix_time) for slot in self.slots),
+            slots=tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in self.slots),
             tallies=tuple(tallies[slot] for slot in self.slots),
         )
 

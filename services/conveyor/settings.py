@@ -14,7 +14,7 @@ from pathlib import Path
 from conveyor.errors import ConfigurationError
 from conveyor.logs import FORMATS
 from conveyor.processes import START_METHODS
-from conveyor.queues import KINDS
+from conveyor.queues import DEFAULT_KIND, KINDS
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 80  # of a wrong value, in a message
@@ -44,6 +44,7 @@ class Settings:
     consumers: int | None = None
     queue: str | None = None
     maxsize: int | None = None
+    max_attempts: int = 3
     metrics: Address | None = None
     drain_timeout_seconds: float = 8.0  # under the 10 s that Docker gives a container
     progress: bool | None = None
@@ -66,6 +67,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 
 _workers = _whole(1, MAX_WORKERS)
+_attempts = _whole(1, 1000)
 _room = _whole(0, MAX_MAXSIZE)
 
 
@@ -138,8 +140,9 @@ class Option:
 OPTIONS = (
     Option("producers", "--producers", "N", _workers, "number of producer processes (the workload's)"),
     Option("consumers", "--consumers", "N", _workers, "number of consumer processes (the workload's, or usable CPUs)"),
-    Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or joinable)"),
+    Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or {DEFAULT_KIND})"),
     Option("maxsize", "--maxsize", "N", _room, "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
+    Option("max_attempts", "--max-attempts", "N", _attempts, "deaths at one task before it is given up (3)"),
     Option("metrics", "--metrics", "HOST:PORT", _address, "where to serve metrics, or off (127.0.0.1:8000)"),
     Option("drain_timeout_seconds", "--drain-timeout", "S", _seconds, "seconds to finish what is left (8)"),
     Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),

@@ -10,7 +10,8 @@ import itertools
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
 from conveyor.processes import Starter
+from conveyor.queues.seam import Casualty, TaskQueue
 from conveyor.restarts import RestartPolicy
 from conveyor.snapshot import RestartReason, Role, SlotStatistics, WorkerState
 from conveyor.worker import Assignment, Consume, Produce, main
@@ -34,7 +36,7 @@ class Death:
     exit_code: int
     lived_seconds: float
     was_ready: bool
-    in_task: bool
+    casualty: Casualty | None
     task_seconds: float
 
     @property
@@ -54,8 +56,16 @@ class Slot:
     """A place for one process at a time."""
 
     def __init__(
-        self, name: str, role: Role, work: Produce | Consume, ledger: Ledger, index: int, may_restart: bool
+        self,
+        name: str,
+        role: Role,
+        work: Callable[[int], Produce | Consume],
+        queue: TaskQueue,
+        ledger: Ledger,
+        index: int,
+        may_restart: bool,
     ) -> None:
+        """Have a place; `work` is called with its index for each new process."""
         self.name = name
         self.role = role
         self.may_restart = may_restart
@@ -68,7 +78,6 @@ class Slot:
         """The work of this slot is over: it left by itself, as it should."""
         self.given_up = False
         """Its process died and no other will follow."""
-        self.abandoned = 0
         self.doubts = 0
         """Puts that dead processes of this slot had announced and not counted: they may have happened."""
         self.proven = 0
@@ -78,6 +87,7 @@ class Slot:
         self.death: Death | None = None
         """How the process before the present one died, if it did."""
         self._work = work
+        self._queue = queue
         self._ledger = ledger
         self._index = index
         self._started_at = 0.0
@@ -99,10 +109,11 @@ class Slot:
         except OSError as error:
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         self._descriptors = [read for read, _ in pipes]
+        work = self._work(self._index)
         # One object for both streams, so that it is sent once: spawn passes no descriptor twice.
         output = Descriptor(pipes[-1][1] if capture_output else _STDOUT)
         assignment = Assignment(
-            work=self._work,
+            work=work,
             ledger=self._ledger,
             row=self._index,
             messages=Descriptor(pipes[0][1]),
@@ -119,6 +130,7 @@ class Slot:
             self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         finally:
+            self._queue.started(self._index)
             for _, write in pipes:
                 os.close(write)
         readers = [LineReader(descriptor) for descriptor in self._descriptors]
@@ -142,26 +154,28 @@ class Slot:
         assert exit_code is not None
         if exit_code == _FORK_SERVER_DIED and self.pid is not None:
             _end(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
-        tally = self.tally(now_ns)
-        self._ledger.rows[self._index].settle(now_ns)
+        row, tally = self._ledger.rows[self._index], self.tally(now_ns)
+        if by_us:
+            tally = replace(tally, in_progress=0)
+        casualty = self._queue.bury(self._index, row, tally)
+        row.settle(now_ns)
+        if casualty is not None:
+            row.abandon()
         self.process = self.pid = None
         process.close()
         self.last_exit_code = exit_code
-        in_hand = tally.started - tally.processed - self.abandoned
-        if not by_us:
-            self.abandoned += in_hand
-        if tally.state is State.FINISHED and not in_hand:
+        if tally.state is State.FINISHED and casualty is None:
             self.death, self.finished = None, True
             return None
         if tally.offered > tally.put:
             self.doubts += 1
-            self._ledger.rows[self._index].withdraw()
+            row.withdraw()
         self.death = Death(
             exit_code=exit_code,
             lived_seconds=time.monotonic() - self._started,
             was_ready=tally.state is not State.STARTING,
-            in_task=bool(in_hand),
-            task_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if in_hand else 0.0,
+            casualty=casualty,
+            task_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if casualty else 0.0,
         )
         return self.death
 
@@ -192,10 +206,9 @@ class Slot:
         """Return whether somebody has stopped the process, with SIGSTOP or a debugger."""
         return self.pid is not None and _state_of(self.pid) in ("T", "t")
 
-    def statistics(self, tally: Tally, abandoned: int, now_ns: int, unix_time: float) -> SlotStatistics:
-        """Return the slot as this reading of its row shows it; `abandoned` was read before that."""
+    def statistics(self, tally: Tally, now_ns: int, unix_time: float) -> SlotStatistics:
+        """Return the slot as this reading of its row shows it."""
         pid = self.pid
-        in_progress = tally.started - tally.processed - abandoned
         return SlotStatistics(
             name=self.name,
             role=self.role,
@@ -208,11 +221,11 @@ class Slot:
             produced=tally.put + self.proven,
             processed=tally.processed,
             failed=tally.failed,
-            in_progress=in_progress,
-            abandoned=abandoned,
+            in_progress=tally.in_progress,
+            abandoned=tally.abandoned,
             busy_seconds=tally.busy_ns / NANOSECONDS,
             blocked_seconds=tally.blocked_ns / NANOSECONDS,
-            task_age_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if in_progress > 0 else None,
+            task_age_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if tally.in_progress else None,
             task_seconds=tally.task_ns / NANOSECONDS,
             task_buckets=tuple(map(sum, zip(tally.succeeded, tally.failures, strict=True))),
             wait_seconds=tally.wait_ns / NANOSECONDS,

@@ -104,6 +104,10 @@ class QueueStatistics:
     in_progress: int
     unfinished: int
     lost: int
+    redelivered: int = 0
+    """Deliveries that ended in a death, and were made again."""
+    dead_lettered: int = 0
+    """Tasks that were given up after their last attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.processes import Starter
-from conveyor.queues.seam import TaskQueue
+from conveyor.queues.seam import Casualty, TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
 from conveyor.slot import Death, Slot
@@ -66,6 +66,7 @@ class Supervisor:
         self._trouble: str | None = None
         self._stops_wanted = self._stops_obeyed = 0
         self._finishing = False
+        self._news = False
         self._lost_in_transit = 0
         self._failures: collections.Counter[str] = collections.Counter()
         self._failure_log = FailureLog()
@@ -110,6 +111,9 @@ class Supervisor:
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
                 self._loop.turn()
                 self._obey()
+                if self._news:
+                    self._news = False
+                    self._advance()
         finally:
             self._kill_everybody()
         self._phase = Phase.ENDED
@@ -167,9 +171,14 @@ class Supervisor:
             return
         if not self._finishing:
             self._finishing = True
-            self._plan.queue.finish(sum(not slot.over for slot in consumers), self._loop.wake)
+            self._plan.queue.finish(sum(not slot.over for slot in consumers), self._hear_news)
         if all(slot.over for slot in consumers) or self._is_all_done():
             self._stop(Ending.COMPLETE)
+
+    def _hear_news(self) -> None:
+        """Have the loop look whether all is done. Called by the queue, from any thread."""
+        self._news = True
+        self._loop.wake()
 
     def _is_all_done(self) -> bool:
         self._roster.settle_doubts()
@@ -232,8 +241,8 @@ class Supervisor:
     def _mourn(self, slot: Slot, pid: int | None, death: Death) -> None:
         self._stalls.on_death()
         about = fields(slot=slot.name, pid=pid, how=str(death), lived_seconds=round(death.lived_seconds, 3))
-        if death.in_task:
-            about["fields"].update(tasks_lost=1, task_seconds=round(death.task_seconds, 3))
+        if death.casualty is not None:
+            about["fields"].update(self._tell_of(death.casualty), task_seconds=round(death.task_seconds, 3))
         if slot.role is Role.PRODUCER and death.was_ready and not slot.may_restart:
             slot.given_up = True
             self._trouble = self._trouble or f"producer {slot.name} died: {death}"
@@ -241,6 +250,14 @@ class Supervisor:
             return
         log.warning("worker died", extra=about)
         self._restart_later(slot, death.lived_seconds, death.was_ready, str(death))
+
+    def _tell_of(self, casualty: Casualty) -> dict[str, object]:
+        if casualty.is_lost:
+            return {"tasks_lost": 1}
+        about: dict[str, object] = {"task": casualty.task, "attempt": casualty.attempt}
+        if casualty.is_dead_letter:
+            about["dead_letter"] = True
+        return about
 
     def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, how: str) -> None:
         delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready)
@@ -263,7 +280,7 @@ class Supervisor:
     # -- trouble ------------------------------------------------------------------------------------------
 
     def _look_for_stalls(self) -> None:
-        if self._phase is Phase.STOPPING:
+        if self._phase is Phase.STOPPING or not self._plan.queue.can_break:
             return
         self._roster.settle_doubts()
         reading = self._roster.read()

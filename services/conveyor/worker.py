@@ -1,7 +1,7 @@
-"""WHO WORKS: the two loops in the child processes, and nothing that decides.
+"""WHO WORKS: a child process, from its start to its end. Nothing here decides.
 
-The supervisor calls `main` in a new process with a frozen `Assignment`. The loops use the queue's seam and
-write their row of the ledger; what goes wrong is told on a private pipe.
+The supervisor calls `main` in a new process with a frozen `Assignment`. The two loops (`producing.py`,
+`consuming.py`) use the queue's seam and write their row of the ledger; what goes wrong is told on a private pipe.
 
 What happens when this process dies: see the queue it serves. What happens when the supervisor dies: the kernel
 kills this process, whatever it does (`_die_with`).
@@ -9,13 +9,10 @@ kills this process, whatever it does (`_die_with`).
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import fcntl
 import multiprocessing
 import os
-import pickle
-import reprlib
 import select
 import signal
 import sys
@@ -24,23 +21,16 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from types import FrameType, TracebackType
 from typing import Any
 
 from conveyor import messages
+from conveyor.consuming import Consumption
 from conveyor.descriptors import Descriptor
-from conveyor.errors import ConveyorError, TaskNotPicklableError
-from conveyor.ledger import Ledger, Order, Row, State
-from conveyor.queues.seam import Intake, Outlet, QueueEndedError
-
-# An idle consumer or a blocked producer shows a sign of life at least this often.
-BEAT_SECONDS = 1.0
-# So long after a SIGTERM the supervisor may take to say that it had one too.
-ORDER_SECONDS = 0.5
-MAX_TEXT = 10_000  # characters of an exception's message or trace that are told; arbitrary
-_PICKLE_PROTOCOL = 5
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 200
+from conveyor.errors import ConveyorError
+from conveyor.interruptions import Interruptions, StopRequestedError, leave_fork
+from conveyor.ledger import Ledger, Order, State
+from conveyor.producing import Production
+from conveyor.queues.seam import Intake, Outlet
 
 _now_ns = time.monotonic_ns
 
@@ -78,97 +68,6 @@ class Assignment:
     """The supervisor's own: a fork server's would be as old as its first start."""
 
 
-class StopRequestedError(BaseException):
-    """The supervisor asks this process to leave. Not an `Exception`: user code should not catch it."""
-
-
-class Interruptions:
-    """Turns the supervisor's SIGTERM into an exception, but only inside `with`: where nothing is in hand.
-
-    A SIGTERM to the whole process group reaches the supervisor too: then it is the supervisor who decides. One
-    that somebody sends to this process alone kills it, as it would without us.
-    """
-
-    def __init__(self, ledger: Ledger, order: Order) -> None:
-        self._ledger = ledger
-        self._order = order
-        self._allowed = False
-        self.requested = False
-
-    def install(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        # A process that user code forks must not inherit our handler: until Python has set up the child, it
-        # would take a SIGTERM and forget it, and `multiprocessing.Pool`, for one, sends no second.
-        os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_forget_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # see `processes.Starter`
-
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        until = time.monotonic() + ORDER_SECONDS
-        while self._ledger.order is Order.WORK:
-            if time.monotonic() > until:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(ORDER_SECONDS / 50)
-        if self._ledger.order < self._order:  # a drain: consumers go on until they are told
-            return
-        self.requested = True
-        if self._allowed:
-            self._allowed = False  # one is enough: the next may find us flushing
-            raise StopRequestedError
-
-    def __enter__(self) -> None:
-        self._allowed = True
-        # The order is looked at as well: user code may have put a handler of its own in the place of ours.
-        if self.requested or self._ledger.order >= self._order:
-            self._allowed = False
-            raise StopRequestedError
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._allowed = False
-
-
-class Fence:
-    """Keeps a child that user code has forked out of our loop, whatever way it leaves that code: the work, and the
-    row in the ledger, are its parent's.
-    """
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if os.getpid() == self._pid:
-            return
-        code: object = error.code if isinstance(error, SystemExit) else 0
-        if error is not None and not isinstance(error, SystemExit | StopIteration):
-            traceback.print_exception(error)
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
-
-
-def _block_sigterm() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def _unblock_sigterm() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def _forget_handler() -> None:
-    with contextlib.suppress(ValueError):  # forked from another than the main thread
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _unblock_sigterm()
-
-
 def main(assignment: Assignment) -> None:
     """Run one worker to its end. The target of every process that the supervisor starts."""
     _die_with(multiprocessing.parent_process())
@@ -180,19 +79,25 @@ def main(assignment: Assignment) -> None:
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
     interruptions = Interruptions(assignment.ledger, order)
     interruptions.install()
+    os.register_at_fork(after_in_child=row.release)  # what user code forks must not write our row
     row.enter(State.RUNNING, _now_ns())
     last_word = State.FAILED
     try:
         if isinstance(work, Produce):
-            produce(work, row, interruptions)
+            pid = os.getpid()
+            with interruptions:
+                iterator = iter(work.function(*work.args, **work.kwargs))
+            if os.getpid() != pid:
+                leave_fork(None)
+            Production(work.outlet, row, interruptions).run(iterator)
         else:
-            consume(work, row, interruptions, assignment.messages.number)
+            Consumption(work.function, work.intake, row, interruptions, assignment.messages.number).run()
         last_word = State.FINISHED
     except StopRequestedError:
         last_word = State.FINISHED
     except Exception as error:  # mostly a producer's: its process ends here, and its supervisor says why
-        trace = "" if isinstance(error, ConveyorError) else _cut(traceback.format_exc())
-        failure = messages.WorkerFailed(type(error).__qualname__, _text(error), trace)
+        trace = "" if isinstance(error, ConveyorError) else messages.cut(traceback.format_exc())
+        failure = messages.WorkerFailed(type(error).__qualname__, messages.text_of(error), trace)
         messages.send(assignment.messages.number, failure)
         sys.exit(1)
     finally:
@@ -201,96 +106,6 @@ def main(assignment: Assignment) -> None:
             work.outlet.close()
         sys.stdout.flush()
         row.enter(last_word, _now_ns())
-
-
-def produce(work: Produce, row: Row, interruptions: Interruptions) -> None:
-    """Offer every task that the function yields, until it ends or the supervisor asks to stop."""
-    fence = Fence()
-    row.resume_busy(_now_ns())
-    with interruptions, fence:
-        iterator = iter(work.function(*work.args, **work.kwargs))
-    while True:
-        try:
-            with interruptions, fence:
-                task = next(iterator)
-        except StopIteration:
-            return
-        finally:
-            row.pause_busy(_now_ns())
-        _put(work.outlet, _pickled(task), row, interruptions)
-        row.resume_busy(_now_ns())
-
-
-def _put(outlet: Outlet, payload: bytes, row: Row, interruptions: Interruptions) -> None:
-    now_ns = _now_ns()
-    row.offer()
-    if not outlet.offer(payload, now_ns, 0.0):
-        row.resume_blocked(now_ns)
-        try:
-            while not outlet.offer(payload, _now_ns(), BEAT_SECONDS):
-                row.beat(_now_ns())
-                with interruptions:
-                    pass
-        finally:
-            row.pause_blocked(_now_ns())
-    row.count_put(now_ns)
-
-
-def _pickled(task: object) -> bytes:
-    try:
-        return pickle.dumps(task, _PICKLE_PROTOCOL)
-    except Exception as error:  # whatever a user's __reduce__ raises
-        raise TaskNotPicklableError(
-            f"the task {_REPR.repr(task)} cannot be sent to another process ({error}); "
-            "yield values that pickle can store"
-        ) from error
-
-
-def consume(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> None:
-    """Do one task after another, until the queue ends or the supervisor asks to stop."""
-    fence = Fence()
-    seen: set[type[Exception]] = set()
-    while True:
-        try:
-            with interruptions:
-                lease = work.intake.take(BEAT_SECONDS)
-        except QueueEndedError:
-            return
-        now_ns = _now_ns()
-        if lease is None:
-            row.beat(now_ns)
-            continue
-        row.start_task(now_ns, now_ns - lease.offered_ns)
-        task: object = "(not unpickled)"
-        try:
-            with fence:
-                task = pickle.loads(lease.payload)
-                work.function(task)
-        except Exception as error:  # the user's: it costs one task, not the worker
-            finished_ns = _now_ns()
-            row.finish_task(finished_ns, failed=True)
-            trace = "" if type(error) in seen else _cut(traceback.format_exc())
-            seen.add(type(error))
-            seconds = (finished_ns - now_ns) / 1e9
-            kind = type(error).__qualname__
-            failure = messages.TaskFailed(kind, _text(error), _REPR.repr(task), seconds, trace)
-            messages.send(descriptor, failure)
-        else:
-            row.finish_task(_now_ns())
-        row.enter(State.REPORTING, _now_ns())
-        work.intake.report(lease)
-        row.enter(State.RUNNING, _now_ns())
-
-
-def _text(error: Exception) -> str:
-    try:
-        return _cut(str(error))
-    except Exception as worse:  # the user's __str__
-        return f"(its text cannot be had: {type(worse).__qualname__})"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}... ({len(text)} characters)"
 
 
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:

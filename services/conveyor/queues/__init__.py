@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 
 from conveyor.queues.joinable import JoinableTaskQueue
+from conveyor.queues.leased import LeasedTaskQueue
 from conveyor.queues.seam import TaskQueue
 from conveyor.queues.sentinel import SentinelTaskQueue
+from conveyor.queues.setup import Setup
 
-KINDS: dict[str, Callable[[int, BaseContext], TaskQueue]] = {
+KINDS: dict[str, Callable[[Setup], TaskQueue]] = {
+    "leased": LeasedTaskQueue,
     "joinable": JoinableTaskQueue,
     "sentinel": SentinelTaskQueue,
 }
-DEFAULT_KIND = "joinable"
+DEFAULT_KIND = "leased"

@@ -6,10 +6,10 @@ Consumers may be any number; they never learn of the end and are stopped once th
 from __future__ import annotations
 
 import threading
-from multiprocessing.context import BaseContext
 from multiprocessing.queues import JoinableQueue
 
 from conveyor.queues.seam import Intake, Lease
+from conveyor.queues.setup import Setup
 from conveyor.queues.stdlib import Message, StdlibIntake, StdlibTaskQueue
 
 
@@ -20,7 +20,7 @@ class JoinableIntake(StdlibIntake):
 
     queue: JoinableQueue[Message]
 
-    def report(self, lease: Lease) -> None:
+    def report(self, lease: Lease, done: int, took_ns: int) -> None:
         self.queue.task_done()
 
 
@@ -30,10 +30,10 @@ class JoinableTaskQueue(StdlibTaskQueue):
     kind = "joinable"
     queue: JoinableQueue[Message]
 
-    def __init__(self, maxsize: int, context: BaseContext) -> None:
-        super().__init__(context.JoinableQueue(maxsize), maxsize)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup.context.JoinableQueue(setup.capacity), setup.capacity)
 
-    def intake(self) -> Intake:
+    def intake(self, slot: int) -> Intake:
         return JoinableIntake(self.queue)
 
     def see_through(self, consumers: int, over: threading.Event) -> None:

@@ -1,7 +1,8 @@
 """The seam between workers, supervisor and queue: what every queue can do, and nothing about how.
 
 Nothing here knows of sockets, pipes or `multiprocessing`, so an engine on another machine fits behind it.
-Payloads are bytes: pickling is the worker's, so that a task that cannot travel raises in its producer.
+What travels is a chunk of bytes: pickling is the worker's (`codec.py`), so that a task that cannot travel raises in
+its producer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from conveyor.ledger import Row, Tally
+from conveyor.queues.codec import Chunk, Codec
 from conveyor.snapshot import QueueStatistics
+
+Action = Callable[[], None]
 
 
 class QueueEndedError(Exception):
@@ -19,18 +24,36 @@ class QueueEndedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One task in the hands of a consumer."""
+    """Some tasks of one chunk in the hands of a consumer: those from `first` up to, not with, `last`."""
 
-    payload: bytes
+    number: int
+    """Counted from 1 in each slot by a queue that can take a lease back; 0 from one that cannot."""
+    codec: Codec
+    payload: memoryview
+    count: int
+    """Tasks in the whole chunk."""
+    first: int
+    last: int
     offered_ns: int
-    """Monotonic time at which its producer offered it."""
+    """Monotonic time at which the producer offered the chunk."""
+    budget_ns: int
+    """After so long the consumer hands back what it has not started."""
 
 
 class Outlet(Protocol):
     """A producer's end of the queue."""
 
-    def offer(self, payload: bytes, now_ns: int, timeout_seconds: float) -> bool:
-        """Put one task; return whether the queue accepted it within the time."""
+    counts_puts: bool
+    """Whether the queue itself counts what it has accepted; if not, the worker does."""
+
+    def wanted(self) -> int:
+        """Return how many tasks a chunk should hold now."""
+
+    def offer(self, chunk: Chunk, timeout_seconds: float) -> bool:
+        """Put one chunk; return whether the queue accepted it within the time.
+
+        It is the worker who asks again, with the same chunk.
+        """
 
     def close(self) -> None:
         """Send all that was accepted; return when nothing is left in this process."""
@@ -40,13 +63,13 @@ class Intake(Protocol):
     """A consumer's end of the queue."""
 
     def take(self, timeout_seconds: float) -> Lease | None:
-        """Return the next task, or None if there was none within the time.
+        """Return the next lease, or None if there was none within the time.
 
         Raises `QueueEndedError` when there will be none any more.
         """
 
-    def report(self, lease: Lease) -> None:
-        """Say that the task is done."""
+    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+        """Say that the first `done` tasks of the lease are finished, and hand the others back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +79,58 @@ class Counts:
     put: int
     started: int
     processed: int
+    in_progress: int
     abandoned: int
 
 
+@dataclass(frozen=True, slots=True)
+class Casualty:
+    """The task that a dead consumer had in hand, and what became of it."""
+
+    task: str
+    """Its repr, cut; empty where the queue cannot tell."""
+    attempt: int
+    is_lost: bool = False
+    is_dead_letter: bool = False
+
+
+class Watcher(Protocol):
+    """What a queue needs of the supervisor's loop."""
+
+    def watch(self, descriptor: int, action: Action) -> None:
+        """Call `action` whenever the descriptor is readable."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """Forget the descriptor, if it is watched."""
+
+    def after(self, seconds: float, action: Action) -> None:
+        """Call `action` once, that many seconds from now."""
+
+
 class TaskQueue(Protocol):
-    """A queue as its supervisor sees it."""
+    """A queue as its supervisor sees it. Slots are known by their index in the ledger."""
 
     kind: str
     capacity: int
+    can_break: bool
+    """Whether a death may lose tasks, or stop everybody."""
 
-    def outlet(self) -> Outlet:
-        """Return a producer's end, to be passed to its process."""
+    def outlet(self, slot: int) -> Outlet:
+        """Return a producer's end for the process that is about to fill the slot."""
 
-    def intake(self) -> Intake:
-        """Return a consumer's end, to be passed to its process."""
+    def intake(self, slot: int) -> Intake:
+        """Return a consumer's end for the process that is about to fill the slot."""
 
-    def finish(self, consumers: int, wake: Callable[[], None]) -> None:
-        """See the work through, now that every producer has ended; call `wake` when there is news.
+    def started(self, slot: int) -> None:
+        """Take note that the process has its end, or will never be."""
 
-        Returns at once. `wake` is called from any thread.
+    def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
+        """See to what the dead process of a slot held; return the task that it was in, if it was in one."""
+
+    def finish(self, consumers: int, news: Action) -> None:
+        """See the work through, now that every producer has ended; call `news`, from any thread, when it may be done.
+
+        Returns at once.
         """
 
     def is_empty(self) -> bool:

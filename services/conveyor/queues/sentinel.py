@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from multiprocessing.context import BaseContext
 
+from conveyor.queues.setup import Setup
 from conveyor.queues.stdlib import StdlibTaskQueue
 
 LOOK_SECONDS = 0.1  # how often one who waits for room looks whether there is still a reason to
@@ -20,8 +20,8 @@ class SentinelTaskQueue(StdlibTaskQueue):
 
     kind = "sentinel"
 
-    def __init__(self, maxsize: int, context: BaseContext) -> None:
-        super().__init__(context.Queue(maxsize), maxsize)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup.context.Queue(setup.capacity), setup.capacity)
 
     def see_through(self, consumers: int, over: threading.Event) -> None:
         missing = consumers

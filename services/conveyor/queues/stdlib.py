@@ -14,24 +14,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 
-from conveyor.queues.seam import Counts, Intake, Lease, Outlet, QueueEndedError
+from conveyor.ledger import Row, Tally
+from conveyor.queues.codec import Chunk, Codec
+from conveyor.queues.seam import Casualty, Counts, Intake, Lease, Outlet, QueueEndedError
 from conveyor.snapshot import QueueStatistics
+
+# A lease of these queues is always one task, and is never taken back.
+_NUMBER = 1
 
 # For the thread that `finish` started; after a loss it may wait for ever, and is then left behind.
 DISPOSE_SECONDS = 0.5
 
-Message = tuple[int, bytes] | None  # (when it was offered, in ns; the pickled task), or the end
+Message = tuple[int, Codec, bytes] | None  # (when it was offered, in ns; how it is written; a chunk of one), or the end
 
 
 @dataclass(frozen=True, slots=True)
 class StdlibOutlet:
     """The producer's end of either queue."""
 
+    counts_puts = False
     queue: Queue[Message]
 
-    def offer(self, payload: bytes, now_ns: int, timeout_seconds: float) -> bool:
+    def wanted(self) -> int:
+        return 1
+
+    def offer(self, chunk: Chunk, timeout_seconds: float) -> bool:
+        message = chunk.offered_ns, chunk.codec, b"".join(chunk.pieces)
         try:
-            self.queue.put((now_ns, payload), block=timeout_seconds > 0, timeout=timeout_seconds)
+            self.queue.put(message, block=timeout_seconds > 0, timeout=timeout_seconds)
         except queue.Full:
             return False
         return True
@@ -54,10 +64,10 @@ class StdlibIntake:
             return None
         if message is None:
             raise QueueEndedError
-        offered_ns, payload = message
-        return Lease(payload, offered_ns)
+        offered_ns, codec, payload = message
+        return Lease(_NUMBER, codec, memoryview(payload), 1, 0, 1, offered_ns, 0)
 
-    def report(self, lease: Lease) -> None:
+    def report(self, lease: Lease, done: int, took_ns: int) -> None:
         """Do nothing: a plain queue keeps no count."""
 
 
@@ -65,6 +75,7 @@ class StdlibTaskQueue(abc.ABC):
     """Either queue as the supervisor sees it; counts come from the ledger, so they are exact."""
 
     kind: str
+    can_break = True
 
     def __init__(self, queue: Queue[Message], capacity: int) -> None:
         self.queue = queue
@@ -72,11 +83,17 @@ class StdlibTaskQueue(abc.ABC):
         self._finisher: threading.Thread | None = None
         self._over = threading.Event()
 
-    def outlet(self) -> Outlet:
+    def outlet(self, slot: int) -> Outlet:
         return StdlibOutlet(self.queue)
 
-    def intake(self) -> Intake:
+    def intake(self, slot: int) -> Intake:
         return StdlibIntake(self.queue)
+
+    def started(self, slot: int) -> None:  # noqa: B027 (no duty of a subclass)
+        """Do nothing: all processes have the same ends."""
+
+    def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
+        return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None
 
     def is_empty(self) -> bool:
         return self.queue.empty()
@@ -86,15 +103,15 @@ class StdlibTaskQueue(abc.ABC):
             name=self.kind,
             capacity=self.capacity,
             waiting=max(0, counts.put - counts.started - lost_in_transit),
-            in_progress=counts.started - counts.processed - counts.abandoned,
+            in_progress=counts.in_progress,
             unfinished=max(0, counts.put - counts.processed),
             lost=counts.abandoned + lost_in_transit,
         )
 
-    def finish(self, consumers: int, wake: Callable[[], None]) -> None:
+    def finish(self, consumers: int, news: Callable[[], None]) -> None:
         def see_through() -> None:
             self.see_through(consumers, self._over)
-            wake()
+            news()
 
         self._finisher = threading.Thread(target=see_through, name="queue-end", daemon=True)
         self._finisher.start()

@@ -1,0 +1,136 @@
+"""A consumer's loop: take a lease, call the user's function with each of its tasks, report.
+
+Each finished task is one store in the ledger, so whoever reads it knows at any moment which tasks of the lease are
+done, and which is in hand. Fast tasks are timed a stride at a time: as many as take far less together than the first
+edge of the histogram, so that each of them falls into its first bucket; slow ones are timed one by one.
+
+What happens when this process dies: see the queue it serves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from conveyor import messages
+from conveyor.interruptions import Interruptions, leave_fork
+from conveyor.ledger import Row, State
+from conveyor.queues import codec
+from conveyor.queues.seam import Intake, Lease, QueueEndedError
+
+# An idle consumer shows a sign of life at least this often.
+BEAT_SECONDS = 1.0
+MAX_STRIDE = 256  # tasks; arbitrary: the cost of a stride is spread thin long before
+STRIDE_NS = 50_000  # of a stride that may be doubled; a twentieth of the histogram's first edge
+
+_now_ns = time.monotonic_ns
+
+
+class Consumption:
+    """One consumer process at work."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], object],
+        intake: Intake,
+        row: Row,
+        interruptions: Interruptions,
+        descriptor: int,
+    ) -> None:
+        self._function = function
+        self._intake = intake
+        self._row = row
+        self._interruptions = interruptions
+        self._descriptor = descriptor
+        self._pid = os.getpid()
+        self._succeeded: int = row.done[0]
+        self._stride = 1
+        self._seen: set[type[Exception]] = set()
+
+    def run(self) -> None:
+        """Do one lease after another, until the queue ends or the supervisor asks to stop."""
+        row, intake = self._row, self._intake
+        while True:
+            try:
+                with self._interruptions:
+                    lease = intake.take(BEAT_SECONDS)
+            except QueueEndedError:
+                return
+            began_ns = _now_ns()
+            if lease is None:
+                row.beat(began_ns)
+                continue
+            done = 0
+            if row.open_lease(lease.number, lease.last - lease.first, began_ns):
+                done = self._work_off(lease, began_ns)
+            ended_ns = _now_ns()
+            row.enter(State.REPORTING, ended_ns)
+            intake.report(lease, done, ended_ns - began_ns)
+            row.enter(State.RUNNING, ended_ns)
+
+    def _work_off(self, lease: Lease, began_ns: int) -> int:
+        """Do the tasks of a lease, until its time is spent or the supervisor takes the rest; return how many."""
+        row, done, now_ns = self._row, 0, began_ns
+        count = lease.last - lease.first
+        tasks = codec.tasks_of(lease.codec, lease.payload, lease.count, lease.first, lease.last)
+        while done < count:
+            stride = row.claim(lease.number, done, min(self._stride, count - done))
+            if not stride:
+                break
+            row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
+            stride_ns, now_ns = now_ns, self._do(tasks, stride, lease, lease.first + done, now_ns)
+            done += stride
+            took_ns = now_ns - stride_ns
+            if took_ns > 4 * STRIDE_NS:
+                self._stride = max(1, self._stride // 8)
+            elif took_ns < STRIDE_NS:
+                self._stride = min(MAX_STRIDE, 2 * self._stride)
+            if now_ns - began_ns > lease.budget_ns:
+                break
+        row.close_lease(now_ns)
+        return done
+
+    def _do(self, tasks: Iterator[Any], number: int, lease: Lease, place: int, began_ns: int) -> int:
+        """Do the next tasks, those that raise too; return the time at the end. `place` is the first one's."""
+        function, done = self._function, self._row.done
+        succeeded = before = self._succeeded
+        end = succeeded + number  # less one for each that fails
+        while True:
+            try:
+                for task in itertools.islice(tasks, end - succeeded):
+                    function(task)
+                    succeeded += 1
+                    done[0] = succeeded
+                break
+            except BaseException as error:
+                if os.getpid() != self._pid:
+                    # Without a frame below ours it is the store that has failed: the child came back from the function.
+                    leave_fork(error if error.__traceback__ and error.__traceback__.tb_next else None)
+                if not isinstance(error, Exception):
+                    raise
+                failed_ns = _now_ns()
+                took_ns = failed_ns - began_ns
+                self._row.fail_task(took_ns)
+                self._row.time_tasks(succeeded - before, took_ns, failed=True)
+                end -= 1
+                self._tell(error, lease, place + number - 1 - (end - succeeded), took_ns)
+                before, began_ns = succeeded, failed_ns
+        self._succeeded = succeeded
+        ended_ns = _now_ns()
+        self._row.time_tasks(succeeded - before, ended_ns - began_ns)
+        return ended_ns
+
+    def _tell(self, error: Exception, lease: Lease, place: int, took_ns: int) -> None:
+        """Tell the supervisor of a task that failed; it costs one task, not the worker."""
+        trace = "" if type(error) in self._seen else messages.cut(traceback.format_exc())
+        self._seen.add(type(error))
+        try:  # as it was put, whatever the function has made of it
+            task = codec.show(next(codec.tasks_of(lease.codec, lease.payload, lease.count, place, place + 1)))
+        except Exception:
+            task = "(not unpickled)"
+        failure = messages.TaskFailed(type(error).__qualname__, messages.text_of(error), task, took_ns / 1e9, trace)
+        messages.send(self._descriptor, failure)

@@ -1,0 +1,205 @@
+"""A producer's loop: pull tasks from the user's iterator, make chunks of them, offer these to the queue.
+
+Tasks are pickled as they are yielded, before the iterator goes on, so that no consumer sees what it does to them
+afterwards. The exception are plain tasks (see `codec.py`), for which the moment makes no difference: a stream of them
+is gathered and pickled at once, in a fifth of the time. Three signs tell that a task is plain: those before it were,
+its hash could be taken when it was yielded, and the pickle meets no other type in it.
+
+What happens when this process dies: what the queue has accepted is done, what was gathered here is lost with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import GeneratorType
+from typing import Any
+
+from conveyor.interruptions import Interruptions, leave_fork
+from conveyor.ledger import Row
+from conveyor.queues import codec
+from conveyor.queues.codec import LARGE_BYTES, PROTOCOL, Chunk, Codec, NotPlainError
+from conveyor.queues.seam import Outlet
+
+# A blocked producer shows a sign of life at least this often.
+BEAT_SECONDS = 1.0
+# So long a gathered task waits at most for others to travel with.
+LINGER_SECONDS = 0.001
+PLAIN_AFTER = 64  # plain tasks in a row make a plain stream; arbitrary
+PLAIN_BYTES = 256  # of a task, on average; to hash a larger one costs more than the one pickle gains
+CHUNK_BYTES = 1 << 18  # about; a larger chunk gains nothing and falls out of the processor's cache
+
+_now_ns = time.monotonic_ns
+_nothing: dict[object, object] = {}
+_refuses_mutable = _nothing.__contains__  # never true, but it raises for what has no hash
+
+
+class Production:
+    """One producer process at work."""
+
+    def __init__(self, outlet: Outlet, row: Row, interruptions: Interruptions) -> None:
+        self._outlet = outlet
+        self._row = row
+        self._interruptions = interruptions
+        self._pid = os.getpid()
+        self._codec = Codec.APART
+        self._plain_in_a_row = 0
+        self._mean_bytes = 0.0
+        self._batch = 1
+        # The tasks at hand, those before `_shipped` already offered. The main thread adds to it while the flusher may
+        # ship; who ships holds the lock.
+        self._gathered: list[Any] = []
+        self._shipped = 0
+        self._shipping = threading.Lock()
+        self._gathering = threading.Event()
+        self._flusher: threading.Thread | None = None
+        self._trouble: BaseException | None = None
+
+    def run(self, iterator: Iterator[object]) -> None:
+        """Put all that the iterator yields. Raises what it raises, once all that it had yielded before is put."""
+        if not isinstance(iterator, GeneratorType):
+            iterator = (task for task in iterator)  # a generator that has raised is over for good
+        while self._pull(iterator):
+            pass
+
+    def _pull(self, iterator: Iterator[object]) -> bool:
+        """Gather some tasks and put them; return whether there may be more."""
+        wanted = self._size()
+        source, kept = itertools.tee(itertools.islice(iterator, wanted))
+        odd: list[object] = []
+        gathered = self._begin(wanted)
+        began_ns = _now_ns()
+        self._row.resume_busy(began_ns)
+        try:
+            with self._interruptions:
+                gathered.extend(self._prepared(source))  # in C: no step of ours between two tasks
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                leave_fork(error)
+            if isinstance(error, Exception):  # the iterator's, which is over then, or a task's
+                odd = list(itertools.islice(kept, len(gathered), len(gathered) + 1))
+            if not odd:
+                raise
+        finally:
+            if os.getpid() != self._pid:
+                leave_fork(None)
+            took_ns = _now_ns() - began_ns
+            self._row.pause_busy(began_ns + took_ns)
+            self._gathering.clear()
+            with self._shipping:
+                self._ship(len(gathered))
+        if odd:
+            self._codec, self._plain_in_a_row = Codec.APART, 0
+            self._offer(codec.apart([codec.pickled(odd[0])], _now_ns()))
+        else:
+            self._learn(itertools.islice(kept, len(gathered)))
+        self._batch = 1 if took_ns > LINGER_SECONDS * 1e9 else 2 * wanted
+        return len(gathered) + len(odd) == wanted
+
+    def _size(self) -> int:
+        """Return how many tasks to gather: as many as the queue wants, unless they come slowly or are large."""
+        if self._codec is Codec.BUFFERS:
+            return 1
+        wanted = min(self._batch, self._outlet.wanted())
+        return max(1, min(wanted, int(CHUNK_BYTES / self._mean_bytes))) if self._mean_bytes else wanted
+
+    def _prepared(self, source: Iterator[object]) -> Iterator[object]:
+        """Return the tasks as they are gathered: pickled at once, or known to have a hash."""
+        if self._codec is Codec.APART:
+            return map(pickle.dumps, source, itertools.repeat(PROTOCOL))
+        if self._codec is Codec.PLAIN:
+            return itertools.filterfalse(_refuses_mutable, source)
+        return source
+
+    def _learn(self, tasks: Iterator[object]) -> None:
+        """Choose how the next tasks are written, after some that have gone well."""
+        if self._mean_bytes >= LARGE_BYTES:
+            self._codec = Codec.BUFFERS
+        elif self._codec is Codec.BUFFERS or self._mean_bytes > PLAIN_BYTES:
+            self._codec, self._plain_in_a_row = Codec.APART, 0
+        elif self._codec is Codec.APART:
+            for task in itertools.islice(tasks, PLAIN_AFTER):
+                self._plain_in_a_row = self._plain_in_a_row + 1 if codec.is_plain(task) else 0
+            if self._plain_in_a_row >= PLAIN_AFTER:
+                self._codec = Codec.PLAIN
+
+    # -- shipping ------------------------------------------------------------------------------------------
+
+    def _begin(self, wanted: int) -> list[Any]:
+        """Start a new gathering, and have the flusher look after it if it may take long."""
+        if self._trouble is not None:
+            raise self._trouble
+        with self._shipping:
+            gathered = self._gathered = []
+            self._shipped = 0
+        if wanted > 1:
+            self._gathering.set()
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._flush_late, name="flusher", daemon=True)
+                self._flusher.start()
+        return gathered
+
+    def _flush_late(self) -> None:
+        """Put what the iterator has yielded while it takes its time for the next."""
+        while True:
+            self._gathering.wait()
+            seen = self._gathered
+            time.sleep(LINGER_SECONDS)
+            with self._shipping:
+                if seen is not self._gathered or not self._gathering.is_set():
+                    continue
+                try:
+                    self._ship(len(seen))
+                except BaseException as error:  # for the main thread: it is the one that ends the process
+                    self._trouble = error
+                    return
+
+    def _ship(self, until: int) -> None:
+        tasks = self._gathered[self._shipped : until]
+        self._shipped = until
+        for chunk in self._chunks(tasks) if tasks else ():
+            self._mean_bytes = chunk.size / chunk.count
+            self._offer(chunk)
+
+    def _chunks(self, tasks: Sequence[Any]) -> Iterator[Chunk]:
+        now_ns = _now_ns()
+        if self._codec is Codec.BUFFERS:
+            for task in tasks:
+                yield codec.large(task, now_ns)
+            return
+        if self._codec is Codec.PLAIN:
+            try:
+                yield codec.plain(tasks, now_ns)
+                return
+            except NotPlainError:
+                self._codec, self._plain_in_a_row = Codec.APART, 0
+                tasks = [codec.pickled(task) for task in tasks]
+        first, size = 0, 0
+        for place, payload in enumerate(tasks):
+            if size and size + len(payload) > CHUNK_BYTES:
+                yield codec.apart(tasks[first:place], now_ns)
+                first, size = place, 0
+            size += len(payload)
+        yield codec.apart(tasks[first:], now_ns)
+
+    def _offer(self, chunk: Chunk) -> None:
+        """Put a chunk, however long that takes; the time without room is counted."""
+        row, outlet = self._row, self._outlet
+        if not outlet.counts_puts:
+            row.offer()
+        if not outlet.offer(chunk, 0.0):
+            row.resume_blocked(_now_ns())
+            try:
+                while not outlet.offer(chunk, BEAT_SECONDS):
+                    row.beat(_now_ns())
+                    self._interruptions.check()
+            finally:
+                row.pause_blocked(_now_ns())
+        if outlet.counts_puts:
+            row.beat(_now_ns())
+        else:
+            row.count_put(_now_ns())

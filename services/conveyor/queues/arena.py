@@ -1,0 +1,121 @@
+"""A producer's shared memory: it alone writes, consumers read, and the supervisor holds it open for its chunks.
+
+So no payload passes through the supervisor, and none dies with its producer. The memory is a `memfd`: it has no
+name, and the kernel frees it with its last holder.
+
+Who writes: the producer, into places that it has found free. It frees them when the queue says that a chunk is done.
+"""
+
+from __future__ import annotations
+
+import bisect
+import mmap
+import os
+from collections.abc import Iterable
+
+from conveyor.queues.codec import Piece
+
+FIRST_BYTES = 1 << 20
+_ALIGNMENT = 64  # a cache line
+
+
+class Gaps:
+    """The free places of an arena: pure. Sizes and offsets in bytes."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        """The size of the arena."""
+        self._gaps: list[tuple[int, int]] = []  # (offset, size), by offset, no two of them adjacent
+
+    def take(self, size: int) -> int | None:
+        """Return the lowest place that has room, or None. The lowest has been used last: it is in the cache."""
+        size = _rounded(size)
+        for index, (offset, room) in enumerate(self._gaps):
+            if room >= size:
+                self._gaps[index : index + 1] = [(offset + size, room - size)] if room > size else []
+                return offset
+        return None
+
+    def give(self, offset: int, size: int) -> None:
+        """Take a place back."""
+        size = _rounded(size)
+        index = bisect.bisect(self._gaps, (offset, 0))
+        if index < len(self._gaps) and self._gaps[index][0] == offset + size:
+            size += self._gaps.pop(index)[1]
+        if index and sum(self._gaps[index - 1]) == offset:
+            offset, before = self._gaps.pop(index - 1)
+            size, index = size + before, index - 1
+        self._gaps.insert(index, (offset, size))
+
+    def grow(self, end: int) -> None:
+        """Have so many bytes in all."""
+        self.give(self.end, end - self.end)
+        self.end = end
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+class Arena:
+    """The producer's side."""
+
+    def __init__(self, descriptor: int, limit_bytes: int) -> None:
+        """Write into this memory, at most so many bytes at a time, but for one chunk that is larger than that."""
+        self._descriptor = descriptor
+        self._limit = limit_bytes
+        self._gaps = Gaps()
+        self._memory = memoryview(b"")
+        self._held = 0
+
+    def write(self, pieces: Iterable[Piece], size: int) -> int | None:
+        """Store a chunk; return its offset, or None if there is no room until another is freed."""
+        offset = self._gaps.take(size)
+        if offset is None:
+            if self._held and self._held + size > self._limit:
+                return None
+            self._grow(size)
+            offset = self._gaps.take(size)
+            assert offset is not None
+        self._held += size
+        at = offset
+        for piece in pieces:
+            self._memory[at : at + len(piece)] = piece
+            at += len(piece)
+        return offset
+
+    def free(self, offset: int, size: int) -> None:
+        """Forget a chunk."""
+        self._held -= size
+        self._gaps.give(offset, size)
+
+    def _grow(self, size: int) -> None:
+        end = max(FIRST_BYTES, 2 * self._gaps.end, self._gaps.end + _rounded(size))
+        os.truncate(self._descriptor, end)
+        self._gaps.grow(end)
+        self._memory = memoryview(mmap.mmap(self._descriptor, end))
+
+
+class Window:
+    """A reader's side: maps the memory as far as it is needed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._memory = memoryview(b"")
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """Return these bytes, for as long as the queue keeps the chunk. Nobody may write into them."""
+        if offset + size > len(self._memory):
+            end = os.fstat(self._descriptor).st_size
+            self._memory = memoryview(mmap.mmap(self._descriptor, end, prot=mmap.PROT_READ))
+        return self._memory[offset : offset + size]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory = memoryview(b"")
+        os.close(self._descriptor)
+
+
+def new_memory() -> int:
+    """Return the descriptor of a new arena's memory."""
+    return os.memfd_create("conveyor-arena", os.MFD_CLOEXEC)

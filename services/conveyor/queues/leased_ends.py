@@ -1,0 +1,183 @@
+"""The workers' ends of the `leased` queue: a private socket to the supervisor, and shared memory for payloads.
+
+What happens when the worker dies: the socket's end is the supervisor's sign, and nothing else is held. What happens
+when the supervisor dies: the socket ends here too.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+
+from conveyor.descriptors import Descriptor
+from conveyor.errors import ConveyorError
+from conveyor.queues import wire
+from conveyor.queues.arena import Arena, Window
+from conveyor.queues.codec import Chunk, Codec
+from conveyor.queues.seam import Lease, QueueEndedError
+from conveyor.queues.wire import Kind
+
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
+
+
+class QueueGoneError(ConveyorError):
+    """The process that holds the queue has ended."""
+
+
+class _Line:
+    """A private socket to the supervisor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.socket = socket.socket(fileno=descriptor)
+        self._timeout_seconds = 0.0
+
+    def receive(self, timeout_seconds: float) -> tuple[bytes, int | None]:
+        """Return a message, empty at the end, and a descriptor that came with it. Raises `BlockingIOError`."""
+        flags = 0
+        if not timeout_seconds:
+            flags = socket.MSG_DONTWAIT
+        elif timeout_seconds != self._timeout_seconds:
+            # The kernel counts the time: one system call a message, not two.
+            self._timeout_seconds = timeout_seconds
+            whole = int(timeout_seconds)
+            timeval = struct.pack("@ll", whole, int((timeout_seconds - whole) * 1e6))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        data, extra, _, _ = self.socket.recvmsg(wire.MAX_BYTES, _ONE_DESCRIPTOR, flags | socket.MSG_CMSG_CLOEXEC)
+        if not extra:
+            return data, None
+        numbers = array.array("i")
+        numbers.frombytes(extra[0][2])
+        return data, numbers[0]
+
+    def send(self, message: bytes) -> None:
+        try:
+            self.socket.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise QueueGoneError("the queue's process has ended") from error
+
+
+class LeasedOutlet:
+    """A producer's end."""
+
+    counts_puts = True
+
+    def __init__(self, line: Descriptor, memory: Descriptor, limit_bytes: int) -> None:
+        self._given = line, memory, limit_bytes
+        self._line: _Line | None = None
+        self._credit = 0
+        self._wanted = 1
+        self._has_asked = False
+        self._next = 0
+        self._chunks: dict[int, tuple[int, int]] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LeasedOutlet, self._given
+
+    def wanted(self) -> int:
+        if 0 < self._credit < self._wanted:
+            return self._credit
+        return self._wanted
+
+    def offer(self, chunk: Chunk, timeout_seconds: float) -> bool:
+        line = self._line or self._connect()
+        while self._credit <= 0:
+            if not self._wait(line, timeout_seconds):
+                return False
+        while (offset := self._arena.write(chunk.pieces, chunk.size)) is None:
+            if not self._wait(line, timeout_seconds):
+                return False
+        self._credit -= chunk.count
+        number = self._next = (self._next + 1) & 0xFFFFFFFF
+        self._chunks[number] = offset, chunk.size
+        # Ask early, so that the answer is here when it is needed; but never hold what others could use meanwhile.
+        wants = self._wanted > 1 and not self._has_asked and self._credit < 2 * self._wanted
+        self._has_asked |= wants
+        line.send(wire.offer(wire.Offer(chunk.codec, number, chunk.count, offset, chunk.size, chunk.offered_ns, wants)))
+        return True
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.socket.close()
+
+    def _connect(self) -> _Line:
+        line, memory, limit_bytes = self._given
+        self._line = _Line(line.number)
+        self._arena = Arena(memory.number, limit_bytes)
+        return self._line
+
+    def _wait(self, line: _Line, timeout_seconds: float) -> bool:
+        """Wait for the answer to what we want; return whether it has come."""
+        if not self._has_asked:
+            line.send(wire.WANT)
+            self._has_asked = True
+        try:
+            data, _ = line.receive(timeout_seconds)
+        except BlockingIOError:
+            return False
+        if not data:
+            raise QueueGoneError("the queue's process has ended")
+        credit = wire.read_credit(data)
+        self._has_asked = False
+        self._credit += credit.tasks
+        self._wanted = credit.wanted
+        for number in credit.freed:
+            self._arena.free(*self._chunks.pop(number))
+        return True
+
+
+class LeasedIntake:
+    """A consumer's end."""
+
+    def __init__(self, line: Descriptor) -> None:
+        self._given = line
+        self._line: _Line | None = None
+        self._windows: dict[int, Window] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LeasedIntake, (self._given,)
+
+    def take(self, timeout_seconds: float) -> Lease | None:
+        line = self._line or self._connect()
+        while True:
+            try:
+                data, descriptor = line.receive(timeout_seconds)
+            except BlockingIOError:
+                return None
+            if not data:
+                raise QueueEndedError
+            if data[0] == Kind.FORGET:
+                self._windows.pop(wire.read_forget(data)).close()
+                continue
+            grant = wire.read_grant(data)
+            if descriptor is not None:
+                self._windows[grant.arena] = Window(descriptor)
+            return Lease(
+                number=grant.number,
+                codec=Codec(grant.codec),
+                payload=self._windows[grant.arena].view(grant.offset, grant.size),
+                count=grant.tasks,
+                first=grant.first,
+                last=grant.last,
+                offered_ns=grant.offered_ns,
+                budget_ns=grant.budget_ns,
+            )
+
+    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+        assert self._line is not None
+        self._line.send(wire.done(wire.Done(lease.number, done, took_ns)))
+
+    def _connect(self) -> _Line:
+        self._line = _Line(self._given.number)
+        self._line.send(wire.READY)
+        return self._line
+
+
+def pair() -> tuple[socket.socket, Descriptor]:
+    """Return the two ends of a private line: the supervisor's, which never blocks, and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    number = theirs.detach()
+    os.set_inheritable(number, False)
+    return ours, Descriptor(number)

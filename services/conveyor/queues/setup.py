@@ -1,0 +1,24 @@
+"""What a queue is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+
+from conveyor.ledger import Row
+from conveyor.queues.seam import Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that a queue may need; none needs all of it."""
+
+    capacity: int
+    """Tasks that may wait; 0 is no bound."""
+    context: BaseContext
+    rows: Sequence[Row]
+    """The ledger's, one a slot."""
+    loop: Watcher
+    producers: int
+    max_attempts: int

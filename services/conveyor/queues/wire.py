@@ -1,0 +1,124 @@
+"""What a worker and the supervisor say to each other about chunks: fixed structs on a private socket.
+
+The socket keeps messages apart and delivers each whole or not at all (SOCK_SEQPACKET), so no death leaves half a
+one behind. Payloads are not in them: these lie in shared memory (`arena.py`).
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import NamedTuple
+
+MAX_BYTES = 1 << 16  # of one message
+MAX_FREED = 8000  # chunks in one `Credit`; as many as fit
+
+
+class Kind(enum.IntEnum):
+    """The first byte of each message."""
+
+    OFFER = 1
+    WANT = 2
+    CREDIT = 3
+    READY = 4
+    LEASE = 5
+    DONE = 6
+    FORGET = 7
+
+
+_OFFER = struct.Struct("<BBIIQQQ?")
+_CREDIT = struct.Struct("<BQI")
+_LEASE = struct.Struct("<BBIIIIIQQQQ")
+_DONE = struct.Struct("<BIIQ")
+_FORGET = struct.Struct("<BI")
+
+READY = bytes([Kind.READY])
+WANT = bytes([Kind.WANT])
+
+
+class Offer(NamedTuple):
+    """A producer has written a chunk, `chunk` is its own number for it, and may want credit for more."""
+
+    codec: int
+    chunk: int
+    tasks: int
+    offset: int
+    size: int
+    offered_ns: int
+    wants: bool
+
+
+class Credit(NamedTuple):
+    """A producer may offer so many tasks more, best in chunks of `wanted`; these chunks of it are done."""
+
+    tasks: int
+    wanted: int
+    freed: tuple[int, ...]
+
+
+class Grant(NamedTuple):
+    """A consumer is to do the tasks from `first` up to, not with, `last` of a chunk."""
+
+    codec: int
+    number: int
+    arena: int
+    tasks: int
+    first: int
+    last: int
+    offset: int
+    size: int
+    offered_ns: int
+    budget_ns: int
+
+
+class Done(NamedTuple):
+    """A consumer has finished the first `done` tasks of a lease, and hands the others back."""
+
+    number: int
+    done: int
+    took_ns: int
+
+
+def offer(message: Offer) -> bytes:
+    return _OFFER.pack(Kind.OFFER, *message)
+
+
+def read_offer(data: bytes) -> Offer:
+    return Offer._make(_OFFER.unpack(data)[1:])
+
+
+def credit(message: Credit) -> bytes:
+    return _CREDIT.pack(Kind.CREDIT, message.tasks, message.wanted) + struct.pack(
+        f"<{len(message.freed)}I", *message.freed
+    )
+
+
+def read_credit(data: bytes) -> Credit:
+    _, tasks, wanted = _CREDIT.unpack_from(data)
+    number = (len(data) - _CREDIT.size) // 4
+    return Credit(tasks, wanted, struct.unpack_from(f"<{number}I", data, _CREDIT.size))
+
+
+def grant(message: Grant) -> bytes:
+    return _LEASE.pack(Kind.LEASE, *message)
+
+
+def read_grant(data: bytes) -> Grant:
+    return Grant._make(_LEASE.unpack(data)[1:])
+
+
+def done(message: Done) -> bytes:
+    return _DONE.pack(Kind.DONE, *message)
+
+
+def read_done(data: bytes) -> Done:
+    return Done._make(_DONE.unpack(data)[1:])
+
+
+def forget(arena: int) -> bytes:
+    return _FORGET.pack(Kind.FORGET, arena)
+
+
+def read_forget(data: bytes) -> int:
+    arena: int = _FORGET.unpack(data)[1]
+    return arena
