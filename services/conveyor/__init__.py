@@ -21,7 +21,17 @@ The map of the package, from the top; a module imports only what stands below it
 Nothing happens when a module is imported.
 """
 
-from conveyor.errors import ConfigurationError, ConveyorError, TaskNotPicklableError, WorkloadError
+from conveyor.errors import (
+    ConfigurationError,
+    ConveyorError,
+    RemoteTraceback,
+    RunBrokenError,
+    TaskDiedError,
+    TaskFailedError,
+    TaskNotPicklableError,
+    WorkloadError,
+)
+from conveyor.imap import imap_unordered
 from conveyor.pipeline import Pipeline, Producer
 from conveyor.report import ExitCode, Report
 
@@ -31,8 +41,13 @@ __all__ = [
     "ExitCode",
     "Pipeline",
     "Producer",
+    "RemoteTraceback",
     "Report",
+    "RunBrokenError",
+    "TaskDiedError",
+    "TaskFailedError",
     "TaskNotPicklableError",
     "WorkloadError",
+    "imap_unordered",
 ]
 __version__ = "0.1.0"

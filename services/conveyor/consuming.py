@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from conveyor import messages
+from conveyor import messages, outcomes
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row, State
 from conveyor.queues import codec
@@ -40,9 +40,11 @@ class Consumption:
         row: Row,
         interruptions: Interruptions,
         descriptor: int,
+        keeps_results: bool,
     ) -> None:
-        self._function = function
         self._intake = intake
+        self._function = self._kept(function) if keeps_results else function
+        self._keeps_results = keeps_results
         self._row = row
         self._interruptions = interruptions
         self._descriptor = descriptor
@@ -114,6 +116,8 @@ class Consumption:
                     raise
                 failed_ns = _now_ns()
                 took_ns = failed_ns - began_ns
+                if self._keeps_results:
+                    self._intake.keep(outcomes.raised(error))
                 self._row.fail_task(took_ns)
                 self._row.time_tasks(succeeded - before, took_ns, failed=True)
                 end -= 1
@@ -123,6 +127,15 @@ class Consumption:
         ended_ns = _now_ns()
         self._row.time_tasks(succeeded - before, ended_ns - began_ns)
         return ended_ns
+
+    def _kept(self, function: Callable[[Any], object]) -> Callable[[Any], object]:
+        """Return the function that keeps what this one returns."""
+        keep, returned = self._intake.keep, outcomes.returned
+
+        def kept(task: Any) -> None:
+            keep(returned(function(task)))
+
+        return kept
 
     def _tell(self, error: Exception, lease: Lease, place: int, took_ns: int) -> None:
         """Tell the supervisor of a task that failed; it costs one task, not the worker."""

@@ -29,3 +29,28 @@ class TaskNotPicklableError(ConveyorError):
 
 class ControlError(ConveyorError):
     """No run answers on the control socket, or it answers nonsense."""
+
+
+class TaskFailedError(ConveyorError):
+    """A task raised an exception that cannot travel; the text tells of it."""
+
+
+class TaskDiedError(ConveyorError):
+    """A task was given up, because each worker that had it in hand died."""
+
+
+class RunBrokenError(ConveyorError):
+    """A run ended before all of its work was done."""
+
+    exit_code = 3
+
+
+class RemoteTraceback(Exception):  # noqa: N818 (it is shown as the cause of an error, and is none)
+    """The traceback of an exception in another process, as text."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self.trace = trace
+
+    def __str__(self) -> str:
+        return f"\n\n{self.trace}"

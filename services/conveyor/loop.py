@@ -5,6 +5,7 @@ Everything registered here runs in the supervisor's thread, so none of it needs 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import heapq
@@ -25,6 +26,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Action]] = []
         self._order = itertools.count()
+        self._calls: collections.deque[Action] = collections.deque()  # from any thread
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -58,6 +60,11 @@ class Loop:
         action()
         self.every(seconds, action)
 
+    def call_soon(self, action: Action) -> None:
+        """Call `action` in the loop's next turn. Safe from any thread."""
+        self._calls.append(action)
+        self.wake()
+
     def wake(self) -> None:
         """End the present wait. Safe from any thread and after `close`."""
         with contextlib.suppress(OSError):  # full: the loop wakes anyway; closed: nobody waits
@@ -72,6 +79,8 @@ class Loop:
         for key, _ in ready:
             if key.fd in self._selector.get_map():  # not unwatched by an action before it
                 key.data()
+        while self._calls:
+            self._calls.popleft()()
         while self._timers and self._timers[0][0] <= self.last_turn:
             heapq.heappop(self._timers)[2]()
 

@@ -20,6 +20,7 @@ from typing import Any
 from conveyor import logs
 from conveyor.cpus import usable_cpus
 from conveyor.errors import ConfigurationError
+from conveyor.feeding import FeedSlot
 from conveyor.ledger import Ledger
 from conveyor.loop import Loop
 from conveyor.processes import Starter, check_sendable
@@ -27,6 +28,7 @@ from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.queues.setup import Setup
 from conveyor.report import Report
+from conveyor.results import Inbox, Results
 from conveyor.roster import Roster
 from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, Settings, read
 from conveyor.slot import Slot
@@ -62,6 +64,14 @@ class Producer:
         self.kwargs = kwargs
         self.name = name
         self.may_restart = may_restart
+
+
+class Feed(Producer):
+    """A producer that is an iterable of this process, and stays in it."""
+
+    def __init__(self, iterable: Iterable[object], name: str) -> None:
+        super().__init__(iter, name=name)
+        self.iterable = iterable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +124,22 @@ class Pipeline:
         one stops at once. Raises `ConfigurationError` before any worker starts: a function that cannot be
         sent to a process, a port that is taken.
         """
-        flags = {"metrics": metrics, "drain_timeout_seconds": str(drain_timeout), "start_method": start_method}
-        settings = read(flags, {})
+        return self._run(_settings(metrics, drain_timeout, start_method))
+
+    def results(self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver") -> Results:
+        """Do all the work in the background, and return an iterator over what the consumers return, as it comes.
+
+        Tasks are pulled and done only as fast as results are read. A killed worker costs no result, and repeats none.
+        Raises `ConfigurationError`, also for another queue than `leased`, which carry no results.
+        """
+        if self.queue != "leased":
+            raise ConfigurationError(f"queue: {self.queue!r} carries no results; give 'leased'")
+        settings = _settings(metrics, drain_timeout, start_method)
+        self._check_picklable()
+        inbox, stops = Inbox(), StopRequests()
+        return Results(lambda: self._run(settings, inbox, stops), inbox, stops.now)
+
+    def _run(self, settings: Settings, inbox: Inbox | None = None, stops: StopRequests | None = None) -> Report:
         attachments: list[Attachment] = []
         if settings.metrics is not None:
             # Imported only where it is used: it costs more than the rest of the package together.
@@ -125,7 +149,7 @@ class Pipeline:
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
         with logs.handled("text") if silent else contextlib.nullcontext():
-            return self.run_with(settings, attachments)
+            return self.run_with(settings, attachments, inbox=inbox, stops=stops)
 
     def adapted(self, settings: Settings) -> Pipeline:
         """Return this pipeline with what the settings say about it."""
@@ -137,12 +161,18 @@ class Pipeline:
         settings: Settings,
         attachments: Sequence[Attachment],
         show_output: Callable[[str], None] | None = None,
+        inbox: Inbox | None = None,
+        stops: StopRequests | None = None,
     ) -> Report:
-        """Run with everything the command line can say; `show_output` takes the lines that workers print."""
+        """Run with everything the command line can say.
+
+        `show_output` takes the lines that workers print, `inbox` the results; `stops` can be told to end the run.
+        """
+        stops = stops or StopRequests()
         self._check_picklable()
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
-            stops = stack.enter_context(_stop_signals(loop))  # before all else, so that it is undone after all else
+            stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             starter = Starter(settings.start_method, self._modules())
             ledger = Ledger(len(self.producers) + len(self._consumer_names()))
             queue = KINDS[self.queue](
@@ -153,10 +183,13 @@ class Pipeline:
                     loop=loop,
                     producers=len(self.producers),
                     max_attempts=settings.max_attempts,
+                    results=inbox,
                 )
             )
             stack.callback(queue.dispose)
-            plan = self._plan(settings, queue, ledger, starter, show_output)
+            if inbox is not None:
+                inbox.resume = functools.partial(loop.call_soon, queue.resume)
+            plan = self._plan(settings, queue, ledger, starter, show_output, inbox)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
@@ -170,10 +203,13 @@ class Pipeline:
         ledger: Ledger,
         starter: Starter,
         show_output: Callable[[str], None] | None,
+        inbox: Inbox | None,
     ) -> Plan:
         producer_names, consumer_names = self._producer_names(), self._consumer_names()
         slots = [
-            Slot(
+            FeedSlot(name, producer.iterable, queue, ledger, index, inbox)
+            if isinstance(producer, Feed) and inbox is not None
+            else Slot(
                 name=name,
                 role=Role.PRODUCER,
                 work=functools.partial(_produce, producer, queue),
@@ -188,7 +224,7 @@ class Pipeline:
             Slot(
                 name=name,
                 role=Role.CONSUMER,
-                work=functools.partial(_consume, self.consumer, queue),
+                work=functools.partial(_consume, self.consumer, queue, inbox is not None),
                 queue=queue,
                 ledger=ledger,
                 index=index,
@@ -220,7 +256,8 @@ class Pipeline:
 
     def _check_picklable(self) -> None:
         for name, producer in zip(self._producer_names(), self.producers, strict=True):
-            _check_picklable(f"producer {name}", (producer.function, producer.args, producer.kwargs))
+            if not isinstance(producer, Feed):
+                _check_picklable(f"producer {name}", (producer.function, producer.args, producer.kwargs))
         _check_picklable("the consumer", self.consumer)
 
 
@@ -228,8 +265,12 @@ def _produce(producer: Producer, queue: TaskQueue, slot: int) -> Produce:
     return Produce(producer.function, producer.args, producer.kwargs, queue.outlet(slot))
 
 
-def _consume(function: Callable[[Any], object], queue: TaskQueue, slot: int) -> Consume:
-    return Consume(function, queue.intake(slot))
+def _consume(function: Callable[[Any], object], queue: TaskQueue, keeps_results: bool, slot: int) -> Consume:
+    return Consume(function, queue.intake(slot), keeps_results)
+
+
+def _settings(metrics: str, drain_timeout: float, start_method: str) -> Settings:
+    return read({"metrics": metrics, "drain_timeout_seconds": str(drain_timeout), "start_method": start_method}, {})
 
 
 def _check_picklable(what: str, value: object) -> None:
@@ -255,6 +296,11 @@ class StopRequests:
         else:
             self._supervisor.request_stop()
 
+    def now(self) -> None:
+        """Stop the run at once. Safe from any thread."""
+        for _ in range(2):
+            self.on_signal(signal.SIGTERM, None)
+
     def tell(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         for _ in range(self._early):
@@ -262,16 +308,15 @@ class StopRequests:
 
 
 @contextlib.contextmanager
-def _stop_signals(loop: Loop) -> Iterator[StopRequests]:
+def _stop_signals(loop: Loop, requests: StopRequests) -> Iterator[None]:
     """Have SIGTERM and SIGINT stop the run. Python lets only the main thread do that; others go without."""
-    requests = StopRequests()
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield
         return
     before = {number: signal.signal(number, requests.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     wakeup_before = signal.set_wakeup_fd(loop.wakeup_descriptor, warn_on_full_buffer=False)
     try:
-        yield requests
+        yield
     finally:
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():

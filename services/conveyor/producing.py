@@ -57,14 +57,19 @@ class Production:
         self._shipping = threading.Lock()
         self._gathering = threading.Event()
         self._flusher: threading.Thread | None = None
+        self._is_over = False
         self._trouble: BaseException | None = None
 
     def run(self, iterator: Iterator[object]) -> None:
         """Put all that the iterator yields. Raises what it raises, once all that it had yielded before is put."""
         if not isinstance(iterator, GeneratorType):
             iterator = (task for task in iterator)  # a generator that has raised is over for good
-        while self._pull(iterator):
-            pass
+        try:
+            while self._pull(iterator):
+                pass
+        finally:
+            self._is_over = True
+            self._gathering.set()  # so that the flusher sees it
 
     def _pull(self, iterator: Iterator[object]) -> bool:
         """Gather some tasks and put them; return whether there may be more."""
@@ -145,12 +150,11 @@ class Production:
 
     def _flush_late(self) -> None:
         """Put what the iterator has yielded while it takes its time for the next."""
-        while True:
-            self._gathering.wait()
+        while self._gathering.wait() and not self._is_over:
             seen = self._gathered
             time.sleep(LINGER_SECONDS)
             with self._shipping:
-                if seen is not self._gathered or not self._gathering.is_set():
+                if self._is_over or seen is not self._gathered or not self._gathering.is_set():
                     continue
                 try:
                     self._ship(len(seen))

@@ -125,11 +125,9 @@ class Supervisor:
         return self.statistics()
 
     def _start(self, slot: Slot) -> None:
-        sentinel, messages_end, *output = slot.start(self._plan.starter, self._plan.show_output is not None)
-        self._loop.watch(sentinel, functools.partial(self._on_exit, slot, sentinel))
-        self._loop.watch(messages_end, functools.partial(self._on_messages, slot, messages_end))
-        for descriptor in output:
-            self._loop.watch(descriptor, functools.partial(self._on_output, slot, descriptor))
+        descriptors = slot.start(self._plan.starter, self._plan.show_output is not None)
+        for descriptor, action in zip(descriptors, (self._on_exit, self._on_messages, self._on_output), strict=False):
+            self._loop.watch(descriptor, functools.partial(action, slot, descriptor))
         log.debug("worker started", extra=fields(slot=slot.name, pid=slot.pid))
 
     def _try_to_start(self, slot: Slot) -> bool:

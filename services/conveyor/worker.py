@@ -51,6 +51,7 @@ class Consume:
 
     function: Callable[[Any], object]
     intake: Intake
+    keeps_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ def main(assignment: Assignment) -> None:
                 leave_fork(None)
             Production(work.outlet, row, interruptions).run(iterator)
         else:
-            Consumption(work.function, work.intake, row, interruptions, assignment.messages.number).run()
+            Consumption(
+                work.function, work.intake, row, interruptions, assignment.messages.number, work.keeps_results
+            ).run()
         last_word = State.FINISHED
     except StopRequestedError:
         last_word = State.FINISHED

@@ -22,8 +22,8 @@ _ALIGNMENT = 64  # a cache line
 class Gaps:
     """The free places of an arena: pure. Sizes and offsets in bytes."""
 
-    def __init__(self) -> None:
-        self.end = 0
+    def __init__(self, first: int = 0) -> None:
+        self.end = first
         """The size of the arena."""
         self._gaps: list[tuple[int, int]] = []  # (offset, size), by offset, no two of them adjacent
 
@@ -60,11 +60,14 @@ def _rounded(size: int) -> int:
 class Arena:
     """The producer's side."""
 
-    def __init__(self, descriptor: int, limit_bytes: int) -> None:
-        """Write into this memory, at most so many bytes at a time, but for one chunk that is larger than that."""
+    def __init__(self, descriptor: int, limit_bytes: int, reserved_bytes: int = 0) -> None:
+        """Write into this memory, at most so many bytes at a time, but for one chunk that is larger than that.
+
+        The first bytes can be reserved for something else.
+        """
         self._descriptor = descriptor
         self._limit = limit_bytes
-        self._gaps = Gaps()
+        self._gaps = Gaps(reserved_bytes)
         self._memory = memoryview(b"")
         self._held = 0
 

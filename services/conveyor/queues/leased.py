@@ -14,8 +14,9 @@ import contextlib
 import functools
 import os
 import socket
+import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.descriptors import Descriptor
@@ -72,6 +73,10 @@ class LeasedTaskQueue:
         self._consumers: dict[int, socket.socket] = {}
         self._handed_over: dict[int, list[Descriptor]] = {}
         self._unsettled = 0
+        self._results = setup.results
+        self._windows: dict[int, Window] = {}
+        """The memory in which a consumer keeps its results."""
+        self._settled: dict[int, int] = {}
         self._news: Callable[[], None] | None = None
         self._is_looking = False
         # Written here, read by any thread.
@@ -96,7 +101,11 @@ class LeasedTaskQueue:
         self._consumers[slot] = ours
         self._loop.watch(ours.fileno(), functools.partial(self._on_consumer, slot, ours))
         self._handed_over[slot] = [theirs]
-        return LeasedIntake(theirs)
+        if self._results is None:
+            return LeasedIntake(theirs, None)
+        memory = new_memory()
+        self._windows[slot] = Window(memory)
+        return LeasedIntake(theirs, Descriptor(memory))
 
     def started(self, slot: int) -> None:
         for descriptor in self._handed_over.pop(slot, []):
@@ -116,6 +125,7 @@ class LeasedTaskQueue:
             producer.known_to.discard(slot)
         done, again, suspect = self._leases.bury(slot, tally.processed, tally.lease if tally.in_progress else 0)
         casualty = self._casualty(suspect) if suspect else None
+        self._rescue_results(slot, sum(span.tasks for span in done) - bool(suspect and suspect.is_dead_letter))
         for span in again:
             self._charge(span.chunk, span.tasks)
         for span in done:
@@ -199,10 +209,28 @@ class LeasedTaskQueue:
         result = self._leases.report(slot, report.number, report.done)
         if result is not None:
             span, handed_back = result
+            self._read_results(slot, report.results)
+            self._settled[slot] = report.number
             self._pace.learn(report.done, report.took_ns)
             self._charge(span.chunk, handed_back)
             self._settle(span)
         return True
+
+    def _read_results(self, slot: int, places: Sequence[int]) -> None:
+        """Pass results on; their places are pairs of offset and size."""
+        if self._results is not None:
+            for offset, size in zip(places[::2], places[1::2], strict=True):
+                self._results.add(bytes(self._windows[slot].view(offset, size)))
+
+    def _rescue_results(self, slot: int, tasks: int) -> None:
+        """Pass on what a dead consumer had kept and not reported: that of so many tasks."""
+        window = self._windows.pop(slot, None)
+        if window is None:
+            return
+        if self._results is not None and tasks:
+            for offset, size in struct.iter_unpack("QQ", window.view(0, 16 * tasks)):
+                self._results.add(bytes(window.view(offset, size)))
+        window.close()
 
     def _charge(self, chunk: StoredChunk, tasks: int) -> None:
         """Count tasks that come back as waiting again."""
@@ -229,7 +257,8 @@ class LeasedTaskQueue:
     def _pump(self) -> None:
         """Give out all that can be given out now."""
         now_ns = time.monotonic_ns()
-        for slot, lease in self._leases.grants(now_ns):
+        may_grant = self._results is None or self._results.has_room
+        for slot, lease in self._leases.grants(now_ns) if may_grant else ():
             self._credit.leased(lease.span.chunk.arena, lease.span.tasks)
             self._send_lease(slot, lease)
         wanted = self._pace.chunk(self._credit.share if self.capacity else 0)
@@ -247,7 +276,7 @@ class LeasedTaskQueue:
         message = wire.grant(
             wire.Grant(
                 chunk.codec, lease.number, chunk.arena, chunk.count, span.first, span.last, chunk.offset, chunk.size,
-                chunk.offered_ns, LEASE_NS,
+                chunk.offered_ns, LEASE_NS, self._settled.get(slot, 0),
             )
         )  # fmt: skip
         if slot in producer.known_to:
@@ -295,7 +324,10 @@ class LeasedTaskQueue:
             task = likeness(chunk.codec, window.view(chunk.offset, chunk.size), chunk.count, suspect.place)
         finally:
             window.close()
-        return Casualty(task=task, attempt=suspect.attempt, is_dead_letter=suspect.is_dead_letter)
+        casualty = Casualty(task=task, attempt=suspect.attempt, is_dead_letter=suspect.is_dead_letter)
+        if casualty.is_dead_letter and self._results is not None:
+            self._results.add_dead_letter(casualty)
+        return casualty
 
     # -- for the supervisor --------------------------------------------------------------------------------
 
@@ -303,6 +335,9 @@ class LeasedTaskQueue:
         self._news = news
         if not self._unsettled:
             news()
+
+    def resume(self) -> None:
+        self._pump()
 
     def is_empty(self) -> bool:
         return self._leases.is_empty
@@ -329,8 +364,11 @@ class LeasedTaskQueue:
             os.close(producer.memory)
         for line in self._consumers.values():
             self._hang_up(line)
+        for window in self._windows.values():
+            window.close()
         self._producers.clear()
         self._consumers.clear()
+        self._windows.clear()
 
 
 def _receive(line: socket.socket) -> bytes:

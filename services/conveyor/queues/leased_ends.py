@@ -7,18 +7,24 @@ when the supervisor dies: the socket ends here too.
 from __future__ import annotations
 
 import array
+import mmap
 import os
 import socket
 import struct
+from collections import deque
+from collections.abc import Iterator
 
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.queues import wire
 from conveyor.queues.arena import Arena, Window
 from conveyor.queues.codec import Chunk, Codec
+from conveyor.queues.pace import MAX_LEASE_TASKS
 from conveyor.queues.seam import Lease, QueueEndedError
 from conveyor.queues.wire import Kind
 
+TABLE_BYTES = 16 * MAX_LEASE_TASKS
+NO_LIMIT = 1 << 62  # bytes
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
@@ -75,6 +81,11 @@ class LeasedOutlet:
     def __reduce__(self) -> tuple[object, ...]:
         return LeasedOutlet, self._given
 
+    def detached(self) -> LeasedOutlet:
+        """Return an end with descriptors of its own, for a producer that lives in this process."""
+        line, memory, limit_bytes = self._given
+        return LeasedOutlet(Descriptor(os.dup(line.number)), Descriptor(os.dup(memory.number)), limit_bytes)
+
     def wanted(self) -> int:
         if 0 < self._credit < self._wanted:
             return self._credit
@@ -130,13 +141,19 @@ class LeasedOutlet:
 class LeasedIntake:
     """A consumer's end."""
 
-    def __init__(self, line: Descriptor) -> None:
-        self._given = line
+    def __init__(self, line: Descriptor, memory: Descriptor | None) -> None:
+        self._given = line, memory
         self._line: _Line | None = None
         self._windows: dict[int, Window] = {}
+        # Where results go, if they are wanted: each is written, then its place into a table at the beginning of the
+        # memory, then the task is counted as done. So the supervisor finds them, whatever happens to us.
+        self._arena: Arena | None = None
+        self._table = memoryview(b"")
+        self._kept: list[int] = []
+        self._unread: deque[tuple[int, list[int]]] = deque()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return LeasedIntake, (self._given,)
+        return LeasedIntake, self._given
 
     def take(self, timeout_seconds: float) -> Lease | None:
         line = self._line or self._connect()
@@ -151,6 +168,9 @@ class LeasedIntake:
                 self._windows.pop(wire.read_forget(data)).close()
                 continue
             grant = wire.read_grant(data)
+            while self._arena and self._unread and self._unread[0][0] <= grant.settled:
+                for offset, size in _pairs(self._unread.popleft()[1]):
+                    self._arena.free(offset, size)
             if descriptor is not None:
                 self._windows[grant.arena] = Window(descriptor)
             return Lease(
@@ -164,14 +184,34 @@ class LeasedIntake:
                 budget_ns=grant.budget_ns,
             )
 
+    def keep(self, result: bytes) -> None:
+        assert self._arena is not None
+        offset = self._arena.write([result], len(result))
+        assert offset is not None
+        place = len(self._kept)
+        self._kept += offset, len(result)
+        self._table[place], self._table[place + 1] = offset, len(result)
+
     def report(self, lease: Lease, done: int, took_ns: int) -> None:
         assert self._line is not None
-        self._line.send(wire.done(wire.Done(lease.number, done, took_ns)))
+        self._line.send(wire.done(wire.Done(lease.number, done, took_ns, tuple(self._kept))))
+        if self._kept:
+            self._unread.append((lease.number, self._kept))
+            self._kept = []
 
     def _connect(self) -> _Line:
-        self._line = _Line(self._given.number)
+        line, memory = self._given
+        self._line = _Line(line.number)
+        if memory is not None:
+            os.truncate(memory.number, TABLE_BYTES)
+            self._arena = Arena(memory.number, NO_LIMIT, TABLE_BYTES)
+            self._table = memoryview(mmap.mmap(memory.number, TABLE_BYTES)).cast("Q")
         self._line.send(wire.READY)
         return self._line
+
+
+def _pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    return zip(numbers[::2], numbers[1::2], strict=True)
 
 
 def pair() -> tuple[socket.socket, Descriptor]:

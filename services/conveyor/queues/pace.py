@@ -11,7 +11,7 @@ LEASE_NS = 10_000_000  # after so long a consumer hands back what it has not sta
 # A lease need not be shorter than this for the sake of a fair share; below, its cost begins to show.
 FAIR_NS = 1_000_000
 MAX_CHUNK_TASKS = 4096  # arbitrary: past some hundreds a longer chunk gains nothing
-MAX_LEASE_TASKS = 4096
+MAX_LEASE_TASKS = 4096  # a report on it, with the places of its results, fits into one message
 WEIGHT = 0.2  # of the newest report in the mean; about ten reports make it forget
 
 

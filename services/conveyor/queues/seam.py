@@ -68,6 +68,9 @@ class Intake(Protocol):
         Raises `QueueEndedError` when there will be none any more.
         """
 
+    def keep(self, result: bytes) -> None:
+        """Store the result of the next task of the lease, so that it survives this process. Before it is counted."""
+
     def report(self, lease: Lease, done: int, took_ns: int) -> None:
         """Say that the first `done` tasks of the lease are finished, and hand the others back."""
 
@@ -107,6 +110,19 @@ class Watcher(Protocol):
         """Call `action` once, that many seconds from now."""
 
 
+class ResultSink(Protocol):
+    """Who wants the results of the tasks."""
+
+    has_room: bool
+    """Whether more are wanted now; what is under way still comes. Any thread may change it."""
+
+    def add(self, result: bytes) -> None:
+        """Take a result, as it was kept."""
+
+    def add_dead_letter(self, casualty: Casualty) -> None:
+        """Take the news that there will be no result of this task."""
+
+
 class TaskQueue(Protocol):
     """A queue as its supervisor sees it. Slots are known by their index in the ledger."""
 
@@ -132,6 +148,9 @@ class TaskQueue(Protocol):
 
         Returns at once.
         """
+
+    def resume(self) -> None:
+        """Go on, now that there is room for results again."""
 
     def is_empty(self) -> bool:
         """Return whether nothing lies between the producers and the consumers' hands."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
 from conveyor.ledger import Row
-from conveyor.queues.seam import Watcher
+from conveyor.queues.seam import ResultSink, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +22,4 @@ class Setup:
     loop: Watcher
     producers: int
     max_attempts: int
+    results: ResultSink | None = None

@@ -67,6 +67,9 @@ class StdlibIntake:
         offered_ns, codec, payload = message
         return Lease(_NUMBER, codec, memoryview(payload), 1, 0, 1, offered_ns, 0)
 
+    def keep(self, result: bytes) -> None:
+        raise NotImplementedError("these queues carry no results")
+
     def report(self, lease: Lease, done: int, took_ns: int) -> None:
         """Do nothing: a plain queue keeps no count."""
 
@@ -91,6 +94,9 @@ class StdlibTaskQueue(abc.ABC):
 
     def started(self, slot: int) -> None:  # noqa: B027 (no duty of a subclass)
         """Do nothing: all processes have the same ends."""
+
+    def resume(self) -> None:  # noqa: B027 (no duty of a subclass)
+        """Do nothing: there are no results."""
 
     def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
         return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None

@@ -10,7 +10,7 @@ import enum
 import struct
 from typing import NamedTuple
 
-MAX_BYTES = 1 << 16  # of one message
+MAX_BYTES = 1 << 17  # of one message; what a socket takes by default is more
 MAX_FREED = 8000  # chunks in one `Credit`; as many as fit
 
 
@@ -28,7 +28,7 @@ class Kind(enum.IntEnum):
 
 _OFFER = struct.Struct("<BBIIQQQ?")
 _CREDIT = struct.Struct("<BQI")
-_LEASE = struct.Struct("<BBIIIIIQQQQ")
+_LEASE = struct.Struct("<BBIIIIIQQQQI")
 _DONE = struct.Struct("<BIIQ")
 _FORGET = struct.Struct("<BI")
 
@@ -69,14 +69,20 @@ class Grant(NamedTuple):
     size: int
     offered_ns: int
     budget_ns: int
+    settled: int
+    """The results of all leases up to this number have been read."""
 
 
 class Done(NamedTuple):
-    """A consumer has finished the first `done` tasks of a lease, and hands the others back."""
+    """A consumer has finished the first `done` tasks of a lease, and hands the others back.
+
+    Where results are wanted there is one for each task: its offset and size in the consumer's memory.
+    """
 
     number: int
     done: int
     took_ns: int
+    results: tuple[int, ...]
 
 
 def offer(message: Offer) -> bytes:
@@ -108,11 +114,13 @@ def read_grant(data: bytes) -> Grant:
 
 
 def done(message: Done) -> bytes:
-    return _DONE.pack(Kind.DONE, *message)
+    head = _DONE.pack(Kind.DONE, message.number, message.done, message.took_ns)
+    return head + struct.pack(f"<{len(message.results)}Q", *message.results) if message.results else head
 
 
 def read_done(data: bytes) -> Done:
-    return Done._make(_DONE.unpack(data)[1:])
+    _, number, done, took_ns = _DONE.unpack_from(data)
+    return Done(number, done, took_ns, struct.unpack_from(f"<{(len(data) - _DONE.size) // 8}Q", data, _DONE.size))
 
 
 def forget(arena: int) -> bytes:

@@ -1,0 +1,110 @@
+"""A producer that lives in the process of the run, as a thread: for an iterable that cannot be sent to another.
+
+It uses the same loop and the same end of the queue as a worker process, so the iterable is pulled only as fast as
+there is room. What happens when the iterable raises: what it had yielded is done, and the error is kept for
+whoever wants the results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from conveyor.interruptions import Interruptions, StopRequestedError
+from conveyor.ledger import Ledger, Order, State
+from conveyor.processes import Starter
+from conveyor.producing import Production
+from conveyor.queues.leased_ends import LeasedOutlet, QueueGoneError
+from conveyor.queues.seam import TaskQueue
+from conveyor.results import Inbox
+from conveyor.slot import Slot
+from conveyor.snapshot import Role
+
+
+class FeedThread:
+    """A thread that the supervisor takes for a process: it has an end to wait for, and an exit code."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.exitcode: int | None = None
+        self.sentinel, self._end = os.pipe()
+        self._ending = threading.Lock()
+        self._thread = threading.Thread(target=self._run, args=(work,), name="feed", daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            self.leave(0)
+
+    def leave(self, code: int) -> None:
+        """Be ended, as far as the supervisor can tell; the iterable may keep the thread for as long as it likes."""
+        with self._ending:
+            if self.exitcode is None:
+                self.exitcode = code
+                os.close(self._end)
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def join(self) -> None:
+        """Return; it has ended."""
+
+    def close(self) -> None:
+        os.close(self.sentinel)
+
+
+class FeedSlot(Slot):
+    """A worker slot with a thread in it."""
+
+    def __init__(
+        self, name: str, iterable: Iterable[object], queue: TaskQueue, ledger: Ledger, index: int, inbox: Inbox
+    ) -> None:
+        super().__init__(name, Role.PRODUCER, _no_work, queue, ledger, index, may_restart=False)
+        self._iterable = iterable
+        self._inbox = inbox
+
+    def start(self, starter: Starter, capture_output: bool) -> list[int]:
+        given = self._queue.outlet(self._index)
+        assert isinstance(given, LeasedOutlet)
+        outlet = given.detached()
+        self._queue.started(self._index)
+        self._started_at, self._started = time.time(), time.monotonic()
+        thread = FeedThread(lambda: self._feed(outlet))
+        self.process, self.pid = thread, os.getpid()  # type: ignore[assignment]
+        return [thread.sentinel]
+
+    def _feed(self, outlet: LeasedOutlet) -> None:
+        row = self._ledger.rows[self._index]
+        interruptions = Interruptions(self._ledger, Order.STOP_PRODUCING)
+        row.enter(State.RUNNING, time.monotonic_ns())
+        try:
+            Production(outlet, row, interruptions).run(iter(self._iterable))
+        except (StopRequestedError, QueueGoneError):
+            pass
+        except BaseException as error:  # the iterable's; raised where the results are read
+            self._inbox.error = error
+        finally:
+            outlet.close()
+            row.enter(State.FINISHED, time.monotonic_ns())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Take a SIGKILL for the end; any other signal is seen when the iterable yields."""
+        if number is signal.SIGKILL and isinstance(self.process, FeedThread):
+            with contextlib.suppress(OSError):
+                self.process.leave(-number)
+
+    def is_stopped(self) -> bool:
+        return False
+
+    def is_lingering(self, now_ns: int, grace_seconds: float) -> bool:
+        return False
+
+
+def _no_work(slot: int) -> Any:
+    raise NotImplementedError("a feed needs no assignment")

@@ -1,0 +1,47 @@
+"""What became of a task, as bytes: the value that its function returned, or the exception that it raised.
+
+Written by the consumer, read in the process that wants the results.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+from conveyor.errors import RemoteTraceback, TaskFailedError
+from conveyor.queues.codec import PROTOCOL
+
+_RETURNED, _RAISED = b"\0", b"\1"
+
+
+def returned(value: object) -> bytes:
+    """Return the outcome of a task that went well. Raises whatever pickling the value raises."""
+    return _RETURNED + pickle.dumps(value, PROTOCOL)
+
+
+def raised(error: Exception) -> bytes:
+    """Return the outcome of a task that raised; an exception that cannot travel is described."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        body = pickle.dumps((error, trace), PROTOCOL)
+        pickle.loads(body)  # some can be pickled and not be made again
+    except Exception:
+        described = TaskFailedError(f"{type(error).__qualname__}: {_text(error)}")
+        body = pickle.dumps((described, trace), PROTOCOL)
+    return _RAISED + body
+
+
+def value_of(outcome: bytes) -> object:
+    """Return the value, or raise the exception, with the remote traceback as its cause."""
+    value = pickle.loads(memoryview(outcome)[1:])
+    if outcome[:1] == _RETURNED:
+        return value
+    error, trace = value
+    raise error from RemoteTraceback(trace)
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as worse:  # the user's __str__
+        return f"(its text cannot be had: {type(worse).__qualname__})"
