@@ -6,30 +6,45 @@ import dataclasses
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 from unittest.mock import Mock
 
 import psutil
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from conveyor.exporter import vitals
 from conveyor.exporter.catalogue import CATALOGUE, Kind
-from conveyor.exporter.collector import registry
+from conveyor.exporter.pages import Pages, Request
 from conveyor.ledger import TASK_EDGES_SECONDS
 from conveyor.snapshot import RestartReason, WorkerState
-from support.fakes import FakeRun, make_run, make_slot
+from support.fakes import FakeLoop, FakeRun, make_run, make_slot
 from support.scrapes import Scrape, assert_consistent, assert_nothing_fell, parse
 from support.waiting import wait_for
 
 
-def scrape(source: CollectorRegistry) -> Scrape:
-    return parse(generate_latest(source).decode())
+def exporter(run: FakeRun) -> Pages:
+    return Pages(run, FakeLoop())
+
+
+def text(source: Pages, accept: str = "") -> str:
+    return source.answer(Request("/metrics", accept)).body.decode()
+
+
+def scrape(source: Pages) -> Scrape:
+    return parse(text(source))
+
+
+@pytest.fixture
+def only_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is plainly alive, so that each gets the closer look."""
+    monkeypatch.setattr(vitals, "_glance", Mock(return_value=None))
 
 
 @pytest.fixture
@@ -61,7 +76,7 @@ def family_name(name: str) -> str:
 
 
 def test_a_scrape_shows_the_catalogue_and_nothing_else_of_ours() -> None:
-    families = scrape(registry(busy_run())).families
+    families = scrape(exporter(busy_run())).families
     ours = {name for name in families if name.startswith("conveyor_")}
     assert ours == {family_name(entry.name) for entry in CATALOGUE}
     for entry in CATALOGUE:
@@ -70,7 +85,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else_of_ours() -> None:
 
 
 def test_each_series_has_the_labels_of_its_catalogue_entry() -> None:
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
     for entry in CATALOGUE:
         for sample in seen.families[family_name(entry.name)].samples:
             assert set(sample.labels) - {"le"} == set(entry.labels), entry.name
@@ -86,12 +101,11 @@ def test_the_catalogue_keeps_to_the_naming_rules() -> None:
 
 
 def test_both_formats_say_the_same() -> None:
-    source = registry(busy_run())
+    source = exporter(busy_run())
     plain = scrape(source)
-    encode, _ = choose_encoder("application/openmetrics-text; version=1.0.0")
-    text = encode(source).decode()
-    assert text.endswith("# EOF\n")
-    strict = Scrape(parse_openmetrics(text))  # type: ignore[no-untyped-call]
+    openmetrics = text(source, "application/openmetrics-text; version=1.0.0")
+    assert openmetrics.endswith("# EOF\n")
+    strict = Scrape(parse_openmetrics(openmetrics))  # type: ignore[no-untyped-call]
     ours = {key: value for key, value in plain.values.items() if key[0].startswith("conveyor_")}
     moving = {"conveyor_collect_duration_seconds", "conveyor_worker_cpu_seconds_total"}
     for key, value in ours.items():
@@ -101,14 +115,14 @@ def test_both_formats_say_the_same() -> None:
 
 
 def test_the_supervisor_itself_is_shown_beside_the_run() -> None:
-    families = scrape(registry(busy_run())).families
+    families = scrape(exporter(busy_run())).families
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "python_info", "python_gc_collections"} <= set(
         families
     )
 
 
 def test_two_runs_in_one_process_do_not_meet() -> None:
-    first, second = registry(busy_run()), registry(FakeRun(make_run(make_slot("consumer-9"))))
+    first, second = exporter(busy_run()), exporter(FakeRun(make_run(make_slot("consumer-9"))))
     assert scrape(second).workers("consumer") == ["consumer-9"]
     assert scrape(first).workers("consumer") == ["consumer-1", "consumer-2"]
 
@@ -117,7 +131,7 @@ def test_two_runs_in_one_process_do_not_meet() -> None:
 
 
 def test_a_worker_has_the_counts_of_its_role_only() -> None:
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
 
     def shown(name: str) -> set[str]:
         return {dict(labels)["worker"] for labels in seen.find(name)}
@@ -131,7 +145,7 @@ def test_a_worker_has_the_counts_of_its_role_only() -> None:
 
 
 def test_every_value_is_the_runs_own() -> None:
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
     assert seen.value("conveyor_queue_size", queue="joinable") == 13
     assert seen.value("conveyor_queue_capacity") == 1000
     assert seen.value("conveyor_queue_unfinished_tasks") == 15
@@ -151,7 +165,7 @@ def test_every_value_is_the_runs_own() -> None:
 
 
 def test_the_histograms_are_of_all_slots_with_edges_as_the_client_writes_them() -> None:
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
     buckets = seen.find("conveyor_task_processing_duration_seconds_bucket")
     by_edge = {dict(labels)["le"]: value for labels, value in buckets.items()}
     assert [float(edge) for edge in by_edge] == [*TASK_EDGES_SECONDS, float("inf")]
@@ -162,7 +176,7 @@ def test_the_histograms_are_of_all_slots_with_edges_as_the_client_writes_them() 
 
 
 def test_reasons_are_closed_lists_that_start_at_0() -> None:
-    seen = scrape(registry(FakeRun(make_run(make_slot("consumer-1")))))
+    seen = scrape(exporter(FakeRun(make_run(make_slot("consumer-1")))))
 
     def reasons(name: str) -> dict[str, float]:
         return {dict(labels)["reason"]: value for labels, value in seen.find(name).items()}
@@ -177,7 +191,7 @@ def test_reasons_are_closed_lists_that_start_at_0() -> None:
 
 
 def test_an_empty_slot_is_down_and_has_no_made_up_values() -> None:
-    seen = scrape(registry(FakeRun(make_run(make_slot("consumer-1")))))
+    seen = scrape(exporter(FakeRun(make_run(make_slot("consumer-1")))))
     assert seen.value("conveyor_worker_up") == 0
     assert seen.sum("conveyor_worker_state") == 0
     assert seen.value("conveyor_worker_cpu_seconds_total") == 0
@@ -203,7 +217,7 @@ def test_any_run_is_consistent_within_one_scrape() -> None:
         ]
         done = sum(slot.processed + slot.in_progress + slot.abandoned for slot in slots)
         producer = make_slot("producer-1", produced=done + chance.randrange(50))
-        assert_consistent(scrape(registry(FakeRun(make_run(producer, *slots)))))
+        assert_consistent(scrape(exporter(FakeRun(make_run(producer, *slots)))))
 
 
 # -- processes that come and go ----------------------------------------------------------------------------
@@ -211,7 +225,7 @@ def test_any_run_is_consistent_within_one_scrape() -> None:
 
 def test_cpu_seconds_do_not_fall_when_a_process_is_replaced(sleeper: subprocess.Popen[bytes]) -> None:
     run = FakeRun(make_run(make_slot("consumer-1", pid=os.getpid())))
-    source = registry(run)
+    source = exporter(run)
     first = scrape(source)
     assert first.value("conveyor_worker_cpu_seconds_total") > 0.05
     for slot in (
@@ -227,7 +241,7 @@ def test_cpu_seconds_do_not_fall_when_a_process_is_replaced(sleeper: subprocess.
 
 def test_a_pid_that_comes_again_is_another_process() -> None:
     run = FakeRun(make_run(make_slot("consumer-1", pid=os.getpid(), started_at=1.7e9)))
-    source = registry(run)
+    source = exporter(run)
     first = scrape(source).value("conveyor_worker_cpu_seconds_total")
     run.now = make_run(make_slot("consumer-1", pid=os.getpid(), started_at=1.7e9 + 1))
     assert scrape(source).value("conveyor_worker_cpu_seconds_total") >= 2 * first
@@ -236,7 +250,7 @@ def test_a_pid_that_comes_again_is_another_process() -> None:
 @pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
 def test_a_killed_process_is_down_in_the_next_scrape(sleeper: subprocess.Popen[bytes], reaped: bool) -> None:
     run = FakeRun(make_run(make_slot("consumer-1", pid=sleeper.pid)))
-    source = registry(run)
+    source = exporter(run)
     assert scrape(source).value("conveyor_worker_up") == 1
     sleeper.kill()
     if reaped:
@@ -255,32 +269,93 @@ def test_a_killed_process_is_down_in_the_next_scrape(sleeper: subprocess.Popen[b
 @pytest.mark.parametrize(
     "error", [psutil.NoSuchProcess(1), psutil.ZombieProcess(1), FileNotFoundError(), ProcessLookupError()], ids=repr
 )
+@pytest.mark.usefixtures("only_psutil")
 def test_a_process_that_vanishes_between_two_reads_is_down_and_no_error(
     monkeypatch: pytest.MonkeyPatch, read: str, error: Exception
 ) -> None:
     monkeypatch.setattr(psutil.Process, read, Mock(side_effect=error))
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
     assert set(seen.find("conveyor_worker_up").values()) == {0}
     assert_consistent(seen)
     assert seen.sum("conveyor_collect_errors_total") == 0
 
 
+@pytest.mark.usefixtures("only_psutil")
 def test_a_process_that_may_not_be_read_is_up_without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil.Process, "num_fds", Mock(side_effect=psutil.AccessDenied()))
-    seen = scrape(registry(busy_run()))
+    seen = scrape(exporter(busy_run()))
     assert seen.value("conveyor_worker_up", worker="consumer-1") == 1
     assert not seen.find("conveyor_worker_open_fds")
     assert seen.sum("conveyor_collect_errors_total") == 0
 
 
+@pytest.mark.parametrize("broken", ["time.clock_gettime", "_first_bytes", "_count_descriptors"])
+@pytest.mark.parametrize(
+    "error", [PermissionError(), FileNotFoundError(), ValueError(), OSError(22, "Invalid")], ids=repr
+)
+def test_whatever_a_glance_does_not_show_the_closer_look_does(
+    monkeypatch: pytest.MonkeyPatch, broken: str, error: Exception
+) -> None:
+    monkeypatch.setattr(f"conveyor.exporter.vitals.{broken}", Mock(side_effect=error))
+    seen = scrape(exporter(busy_run()))
+    assert seen.value("conveyor_worker_up", worker="consumer-1") == 1
+    assert seen.value("conveyor_worker_open_fds", worker="consumer-1") > 2
+    assert seen.sum("conveyor_collect_errors_total") == 0
+
+
+@pytest.mark.parametrize("statm", [b"", b"1", b"0 0 0 0 0 0 0\n", b"a b c"])
+def test_a_process_without_memory_gets_a_closer_look(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], statm: bytes
+) -> None:
+    monkeypatch.setattr(vitals, "_first_bytes", Mock(return_value=statm))
+    closer = Mock(return_value=vitals.Vitals(False, 0.0))
+    monkeypatch.setattr(vitals, "_examine", closer)
+    seen = scrape(exporter(FakeRun(make_run(make_slot("consumer-1", pid=sleeper.pid)))))
+    assert seen.value("conveyor_worker_up") == 0
+    closer.assert_called_once()
+
+
+@pytest.mark.parametrize("sizes", [True, False], ids=["size", "listing"])
+def test_both_looks_at_a_process_see_the_same(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], sizes: bool
+) -> None:
+    if sizes and not vitals._directories_tell_their_size():
+        pytest.skip("this kernel does not tell the number of descriptors by a size")
+    monkeypatch.setattr(vitals, "_directories_tell_their_size", lambda: sizes)
+
+    def agreed() -> bool:  # the program may still be starting
+        glance = vitals._glance(sleeper.pid, vitals._Book())
+        closer = vitals._examine(sleeper.pid, vitals._Book())
+        assert glance is not None
+        assert glance.cpu_seconds == pytest.approx(closer.cpu_seconds, abs=0.03)  # psutil counts in ticks
+        return dataclasses.replace(glance, cpu_seconds=0.0) == dataclasses.replace(closer, cpu_seconds=0.0)
+
+    wait_for("both to see the same", agreed)
+
+
+def test_the_cpu_time_of_a_process_is_the_kernels() -> None:
+    glance = vitals._glance(os.getpid(), vitals._Book())
+    assert glance is not None
+    assert glance.cpu_seconds == pytest.approx(time.process_time(), abs=0.05)
+
+
+def test_a_stopped_process_is_up(sleeper: subprocess.Popen[bytes]) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+    wait_for("it to stop", lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
+    assert (
+        scrape(exporter(FakeRun(make_run(make_slot("consumer-1", pid=sleeper.pid))))).value("conveyor_worker_up") == 1
+    )
+
+
 # -- sources that fail -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("only_psutil")
 def test_a_proc_that_cannot_be_read_is_counted_and_the_rest_served(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(psutil.Process, "memory_info", Mock(side_effect=OSError(5, "Input/output error")))
-    source = registry(busy_run())
+    source = exporter(busy_run())
     with caplog.at_level(logging.WARNING):
         first, second = scrape(source), scrape(source)
     assert first.value("conveyor_collect_errors_total", source="proc") == 3  # one for each live process
@@ -304,7 +379,7 @@ class BrokenQueue:
 def test_a_queue_that_cannot_be_read_is_counted_and_the_rest_served() -> None:
     run = busy_run()
     run.now = dataclasses.replace(cast(Any, run.now), queue=BrokenQueue())
-    seen = scrape(registry(run))
+    seen = scrape(exporter(run))
     assert seen.value("conveyor_collect_errors_total", source="queue") == 1
     assert seen.sum("conveyor_collect_errors_total") == 1
     assert not seen.find("conveyor_queue_capacity")
@@ -314,7 +389,7 @@ def test_a_queue_that_cannot_be_read_is_counted_and_the_rest_served() -> None:
 
 def test_a_run_that_cannot_be_read_leaves_a_scrape_that_says_so() -> None:
     run = FakeRun(RuntimeError("no ledger"))
-    source = registry(run)
+    source = exporter(run)
     seen = scrape(source)
     assert seen.value("conveyor_collect_errors_total", source="slots") == 1
     assert seen.find("process_resident_memory_bytes")
@@ -332,7 +407,7 @@ def test_a_stopwatch_that_seems_to_step_back_is_shown_as_it_was() -> None:
         )
 
     run = at(2.0)
-    source = registry(run)
+    source = exporter(run)
     first = scrape(source)
     run.now = at(1.9999).now
     second = scrape(source)
@@ -357,7 +432,7 @@ def test_scrapes_at_once_take_turns_and_each_sees_counters_rise() -> None:
                 make_slot("consumer-1", pid=pid, started_at=float(self.looks // 3), busy_seconds=busy),
             )
 
-    source = registry(Rising())
+    source = exporter(Rising())
     failures: list[BaseException] = []
 
     def scraper() -> None:

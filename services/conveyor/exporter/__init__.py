@@ -1,7 +1,7 @@
 """HOW IT IS SEEN: Prometheus metrics, health and a page, over HTTP, of a run that knows nothing of it.
 
     ledger ─▶ Supervisor.statistics() ─▶ collector ─┐
-    /proc ──▶ vitals ─────────────────▶ collector ──┴─▶ pages ─▶ http ─▶ Prometheus
+    /proc ──▶ vitals ─────────────────▶ collector ──┴─▶ writer ─▶ pages ─▶ http ─▶ Prometheus
 
 Imported only where it is used (`pipeline`, `cli`), because the client library takes longer to load than the
 rest of the package together.

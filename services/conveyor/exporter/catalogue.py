@@ -8,10 +8,11 @@ expression over them has data from the start.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+Labels = tuple[str, ...]
+"""The values of a series' labels, in the order of its metric's; in a histogram, which line it is comes last."""
 
 
 class Kind(enum.StrEnum):
@@ -31,21 +32,21 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
 
-    def family(self, samples: Iterable[tuple[Sequence[str], float]]) -> CounterMetricFamily | GaugeMetricFamily:
-        """Return a new family of a counter or a gauge, with these (label values, value)."""
-        kind = CounterMetricFamily if self.kind is Kind.COUNTER else GaugeMetricFamily
-        family = kind(self.name, self.help, labels=self.labels)
-        for labels, value in samples:
-            family.add_metric(labels, value)
-        return family
+    def family(self, series: tuple[Labels, ...], values: Sequence[float | None]) -> Family:
+        """Return what the metric shows at one moment."""
+        return Family(self, series, values)
 
-    def histogram(
-        self, labels: Sequence[str], buckets: Sequence[tuple[str, float]], total: float
-    ) -> HistogramMetricFamily:
-        """Return a new family of a histogram; `buckets` are (`le`, number up to it), the last one +Inf."""
-        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
-        family.add_metric(labels, buckets, total)
-        return family
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric at one moment: its series, and the value of each; None where there is none to show.
+
+    A histogram has a series for each line of text: the buckets by their `le`, cumulative, then `count` and `sum`.
+    """
+
+    metric: Metric
+    series: tuple[Labels, ...]
+    values: Sequence[float | None]
 
 
 class FailureReason(enum.StrEnum):

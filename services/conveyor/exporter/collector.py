@@ -1,6 +1,6 @@
 """Collects a run at each scrape, and keeps going when a part of it cannot be read.
 
-Called by the HTTP server's threads, through a registry. Nothing is counted here: the counts come from the
+Called by the HTTP server's threads, through `pages`. Nothing is counted here: the counts come from the
 ledger by way of `statistics()`, so they outlive every worker. What this module remembers is what it has shown,
 because a clock that is read from outside may seem to step back, and a counter must not.
 """
@@ -15,11 +15,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
 
 from conveyor.exporter import catalogue
-from conveyor.exporter.catalogue import Source
+from conveyor.exporter.catalogue import Family, Source
 from conveyor.exporter.families import queue_families, run_families, task_families, worker_families
 from conveyor.exporter.vitals import Vitals, VitalsReader
 from conveyor.logs import fields
@@ -29,6 +27,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SOURCES = tuple((source.value,) for source in Source)
+
 
 class Run(Protocol):
     """What is shown: a supervisor, or in tests something that looks like one."""
@@ -37,17 +37,16 @@ class Run(Protocol):
         """Return the run at this moment; called from any thread."""
 
 
-def registry(run: Run) -> CollectorRegistry:
-    """Return a registry of its own for this run and the process it is in."""
-    registry = CollectorRegistry(auto_describe=False)  # to describe is to collect: not before somebody asks
-    registry.register(RunCollector(run))
+def own_process() -> CollectorRegistry:
+    """Return what the client library shows of the process it is in: the supervisor's."""
+    registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
 
 
-class RunCollector(Collector):
+class RunCollector:
     """Reads a run and its processes. Safe for several scrapes at once: they take turns."""
 
     def __init__(self, run: Run) -> None:
@@ -63,9 +62,8 @@ class RunCollector(Collector):
         with self._lock:
             began = time.perf_counter()
             families = self._families()
-            errors = (((source,), count) for source, count in self._errors.items())
-            families.append(catalogue.COLLECT_ERRORS.family(errors))
-            families.append(catalogue.COLLECT_DURATION.family([((), time.perf_counter() - began)]))
+            families.append(catalogue.COLLECT_ERRORS.family(_SOURCES, list(self._errors.values())))
+            families.append(catalogue.COLLECT_DURATION.family(((),), [time.perf_counter() - began]))
             return families
 
     def _families(self) -> list[Family]:

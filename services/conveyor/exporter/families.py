@@ -6,38 +6,44 @@ unfinished, and a histogram's count is the sum of what it counts. What to look o
 
 from __future__ import annotations
 
+import functools
 import itertools
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from prometheus_client.metrics_core import HistogramMetricFamily
-from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.utils import floatToGoString
 
 from conveyor import __version__
 from conveyor.exporter import catalogue
-from conveyor.exporter.catalogue import FailureReason, Metric
+from conveyor.exporter.catalogue import FailureReason, Family, Labels, Metric
 from conveyor.exporter.vitals import Vitals
 from conveyor.ledger import TASK_EDGES_SECONDS, WAIT_EDGES_SECONDS
 from conveyor.snapshot import QueueStatistics, RestartReason, Role, RunStatistics, SlotStatistics, WorkerState
 
-Samples = Iterable[tuple[Sequence[str], float]]
+T = TypeVar("T")
+
 Ratchet = Callable[[str, str, float], float]
 """(which stopwatch, which worker, its seconds) -> seconds that are not less than those shown before."""
 
 
-def _le(edges: Sequence[float]) -> list[str]:
+def _lines(edges: Sequence[float]) -> tuple[str, ...]:
     # As the client library writes them: for some versions of Prometheus `1` and `1.0` are two series.
-    return [floatToGoString(edge) for edge in (*edges, float("inf"))]  # type: ignore[no-untyped-call]
+    buckets = [floatToGoString(edge) for edge in (*edges, float("inf"))]  # type: ignore[no-untyped-call]
+    return (*buckets, "count", "sum")
 
 
-_TASK_EDGES, _WAIT_EDGES = _le(TASK_EDGES_SECONDS), _le(WAIT_EDGES_SECONDS)
+_TASK_LINES, _WAIT_LINES = _lines(TASK_EDGES_SECONDS), _lines(WAIT_EDGES_SECONDS)
+_ROLES = tuple((role.value,) for role in Role)
+_STATES = tuple(state.value for state in WorkerState)
+_RESTARTS = tuple(reason.value for reason in RestartReason)
+_FAILURES = tuple(reason.value for reason in FailureReason)
 
 
 def queue_families(queue: QueueStatistics) -> list[Family]:
     """Return what is known of the queue itself."""
     return [
-        metric.family([((queue.name,), value)])
+        metric.family(((queue.name,),), [value])
         for metric, value in (
             (catalogue.QUEUE_SIZE, queue.waiting),
             (catalogue.QUEUE_CAPACITY, queue.capacity),
@@ -51,52 +57,51 @@ def queue_families(queue: QueueStatistics) -> list[Family]:
 def task_families(run: RunStatistics, ratchet: Ratchet) -> list[Family]:
     """Return the tasks by worker: each role's own counts, and the histograms of all slots together."""
     queue = run.queue.name
-    producers = [((queue, slot.name), slot) for slot in run.slots if slot.role is Role.PRODUCER]
-    consumers = [((queue, slot.name), slot) for slot in run.slots if slot.role is Role.CONSUMER]
-    blocked = ((labels, ratchet("blocked", slot.name, slot.blocked_seconds)) for labels, slot in producers)
-    failures = (
-        ((*labels, reason), slot.failed if reason is FailureReason.EXCEPTION else 0)
-        for labels, slot in consumers
-        for reason in FailureReason
-    )
+    producers = [slot for slot in run.slots if slot.role is Role.PRODUCER]
+    consumers = [slot for slot in run.slots if slot.role is Role.CONSUMER]
+    putters = _same(tuple((queue, slot.name) for slot in producers))
+    takers = _same(tuple((queue, slot.name) for slot in consumers))
     waits, waited = [slot.wait_buckets for slot in run.slots], sum(slot.wait_seconds for slot in run.slots)
     tasks, worked = [slot.task_buckets for slot in run.slots], sum(slot.task_seconds for slot in run.slots)
     return [
-        catalogue.TASKS_PRODUCED.family((labels, slot.produced) for labels, slot in producers),
-        catalogue.TASKS_PROCESSED.family((labels, slot.processed) for labels, slot in consumers),
-        catalogue.TASKS_FAILED.family(failures),
-        catalogue.TASKS_ABANDONED.family((labels, slot.abandoned) for labels, slot in consumers),
-        catalogue.TASKS_IN_PROGRESS.family((labels, slot.in_progress) for labels, slot in consumers),
-        catalogue.PRODUCER_BLOCKED.family(blocked),
-        _histogram(catalogue.WAIT_DURATION, queue, _WAIT_EDGES, waits, waited),
-        _histogram(catalogue.TASK_DURATION, queue, _TASK_EDGES, tasks, worked),
+        catalogue.TASKS_PRODUCED.family(putters, [slot.produced for slot in producers]),
+        catalogue.TASKS_PROCESSED.family(takers, [slot.processed for slot in consumers]),
+        catalogue.TASKS_FAILED.family(
+            _each(takers, _FAILURES),
+            [slot.failed if reason is FailureReason.EXCEPTION else 0 for slot in consumers for reason in FailureReason],
+        ),
+        catalogue.TASKS_ABANDONED.family(takers, [slot.abandoned for slot in consumers]),
+        catalogue.TASKS_IN_PROGRESS.family(takers, [slot.in_progress for slot in consumers]),
+        catalogue.PRODUCER_BLOCKED.family(
+            putters, [ratchet("blocked", slot.name, slot.blocked_seconds) for slot in producers]
+        ),
+        _histogram(catalogue.WAIT_DURATION, queue, _WAIT_LINES, waits, waited),
+        _histogram(catalogue.TASK_DURATION, queue, _TASK_LINES, tasks, worked),
     ]
 
 
 def worker_families(workers: Sequence[tuple[SlotStatistics, Vitals]], ratchet: Ratchet) -> list[Family]:
     """Return the processes by slot. Dead is who the supervisor or the kernel says is dead."""
-    everybody = [((slot.role, slot.name), slot, vitals) for slot, vitals in workers]
-    live = [worker for worker in everybody if worker[1].up and worker[2].alive]
+    slots, vitals = [slot for slot, _ in workers], [seen for _, seen in workers]
+    who = _same(tuple((slot.role.value, slot.name) for slot in slots))
+    up = [slot.up and seen.alive for slot, seen in workers]
+    states = _where(up, [slot.state for slot in slots])
     return [
-        catalogue.WORKER_UP.family((who, slot.up and vitals.alive) for who, slot, vitals in everybody),
+        catalogue.WORKER_UP.family(who, up),
         catalogue.WORKER_STATE.family(
-            ((*who, state), slot.up and vitals.alive and slot.state is state)
-            for who, slot, vitals in everybody
-            for state in WorkerState
+            _each(who, _STATES), [state is shown for state in states for shown in WorkerState]
         ),
         catalogue.WORKER_RESTARTS.family(
-            ((*who, reason), slot.restarts.get(reason, 0)) for who, slot, _ in everybody for reason in RestartReason
+            _each(who, _RESTARTS), [slot.restarts.get(reason, 0) for slot in slots for reason in RestartReason]
         ),
-        catalogue.WORKER_BUSY.family(
-            (who, ratchet("busy", slot.name, slot.busy_seconds)) for who, slot, _ in everybody
-        ),
-        catalogue.WORKER_CPU.family((who, vitals.cpu_seconds) for who, _, vitals in everybody),
-        catalogue.WORKER_HEARTBEAT.family(_known((who, slot.heartbeat_at) for who, slot, _ in everybody)),
-        catalogue.WORKER_LAST_EXIT_CODE.family(_known((who, slot.last_exit_code) for who, slot, _ in everybody)),
-        catalogue.WORKER_PID.family(_known((who, slot.pid) for who, slot, _ in live)),
-        catalogue.WORKER_START_TIME.family(_known((who, slot.started_at) for who, slot, _ in live)),
-        catalogue.WORKER_MEMORY.family(_known((who, vitals.resident_bytes) for who, _, vitals in live)),
-        catalogue.WORKER_OPEN_FDS.family(_known((who, vitals.open_descriptors) for who, _, vitals in live)),
+        catalogue.WORKER_BUSY.family(who, [ratchet("busy", slot.name, slot.busy_seconds) for slot in slots]),
+        catalogue.WORKER_CPU.family(who, [seen.cpu_seconds for seen in vitals]),
+        catalogue.WORKER_HEARTBEAT.family(who, [slot.heartbeat_at for slot in slots]),
+        catalogue.WORKER_LAST_EXIT_CODE.family(who, [slot.last_exit_code for slot in slots]),
+        catalogue.WORKER_PID.family(who, _where(up, [slot.pid for slot in slots])),
+        catalogue.WORKER_START_TIME.family(who, _where(up, [slot.started_at for slot in slots])),
+        catalogue.WORKER_MEMORY.family(who, _where(up, [seen.resident_bytes for seen in vitals])),
+        catalogue.WORKER_OPEN_FDS.family(who, _where(up, [seen.open_descriptors for seen in vitals])),
     ]
 
 
@@ -104,19 +109,32 @@ def run_families(run: RunStatistics) -> list[Family]:
     """Return what is known of the run as a whole."""
     build = __version__, platform.python_version(), run.start_method
     return [
-        catalogue.WORKERS_DESIRED.family(((role,), run.desired.get(role, 0)) for role in Role),
-        catalogue.BUILD_INFO.family([(build, 1)]),
+        catalogue.WORKERS_DESIRED.family(_ROLES, [run.desired.get(role, 0) for role in Role]),
+        catalogue.BUILD_INFO.family((build,), [1]),
     ]
 
 
-def _known(samples: Iterable[tuple[Sequence[str], float | None]]) -> Samples:
-    """Leave out what has no value: no series is better than a made-up one."""
-    return ((labels, value) for labels, value in samples if value is not None)
+def _where(up: Sequence[bool], values: Sequence[T]) -> list[T | None]:
+    """Leave out what only a live process has: no series is better than a made-up one."""
+    return [value if is_up else None for is_up, value in zip(up, values, strict=True)]
+
+
+@functools.lru_cache(maxsize=16)
+def _same(series: tuple[Labels, ...]) -> tuple[Labels, ...]:
+    """Return these labels as they were made before, so that the writer sees at a glance that they are the same."""
+    return series
+
+
+@functools.lru_cache(maxsize=16)
+def _each(series: tuple[Labels, ...], last: tuple[str, ...]) -> tuple[Labels, ...]:
+    """Return the labels with one more, which has each of these values."""
+    return tuple((*labels, value) for labels in series for value in last)
 
 
 def _histogram(
-    metric: Metric, queue: str, edges: Sequence[str], slots: Sequence[Sequence[int]], seconds: float
-) -> HistogramMetricFamily:
+    metric: Metric, queue: str, lines: tuple[str, ...], slots: Sequence[Sequence[int]], seconds: float
+) -> Family:
     """Return one histogram of all slots' buckets, which are not yet cumulative."""
-    totals = map(sum, zip([0] * len(edges), *slots, strict=True))
-    return metric.histogram([queue], list(zip(edges, itertools.accumulate(totals), strict=True)), seconds)
+    none = [0] * (len(lines) - 2)
+    counts = list(itertools.accumulate(map(sum, zip(none, *slots, strict=True))))
+    return metric.family(_each(((queue,),), lines), [*counts, counts[-1], seconds])

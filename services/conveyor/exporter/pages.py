@@ -6,20 +6,18 @@ client's; the server makes it a 500.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import html
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-
-from conveyor.exporter.collector import Run, registry
+from conveyor.exporter.collector import Run, RunCollector, own_process
+from conveyor.exporter.writer import Writer
 from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
 
 # The loop turns at least once a second; a machine that makes it wait five times that is worth an alarm.
@@ -28,6 +26,8 @@ _TEXT = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
 # Level 1 makes a page 13 times smaller; level 9 makes it 17 times smaller, in 17 times the time.
 _GZIP_LEVEL = 1
+# Formats that are remembered, by the `Accept` that asks for them: Prometheus, and whoever looks beside it.
+_WRITERS = 4
 _INDEX = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -81,7 +81,9 @@ class Pages:
     def __init__(self, run: Run, loop: Turning) -> None:
         self._run = run
         self._loop = loop
-        self._registry = registry(run)
+        self._collector = RunCollector(run)
+        self._supervisor = own_process()
+        self._writer = functools.lru_cache(_WRITERS)(Writer)
 
     def answer(self, request: Request) -> Answer:
         """Return the response to a GET of this target, a path or a whole URL."""
@@ -97,12 +99,12 @@ class Pages:
         return Answer.text(HTTPStatus.NOT_FOUND, "not found")
 
     def _metrics(self, request: Request) -> Answer:
-        encode, content_type = _encoder(request.accept)
-        body = encode(self._registry)
+        writer = self._writer(request.accept)
+        body = writer.write(self._collector.collect(), self._supervisor)
         if not _accepts_gzip(request.accept_encoding):
-            return Answer(HTTPStatus.OK, body, content_type)
+            return Answer(HTTPStatus.OK, body, writer.content_type)
         packed = gzip.compress(body, _GZIP_LEVEL)
-        return Answer(HTTPStatus.OK, packed, content_type, (("Content-Encoding", "gzip"),))
+        return Answer(HTTPStatus.OK, packed, writer.content_type, (("Content-Encoding", "gzip"),))
 
     def _index(self) -> Answer:
         run = self._run.statistics()
@@ -156,17 +158,6 @@ def _judged(reason: str | None) -> Answer:
 
 def _live(run: RunStatistics, role: Role) -> str:
     return f"{run.live(role)} of {run.desired.get(role, 0)} {role}s"
-
-
-def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """Return what writes the format that the client likes best, and its content type.
-
-    The client library puts parts of the header into the content type: a line break in it must not get there.
-    """
-    try:
-        return choose_encoder(" ".join(accept.split()))
-    except TypeError:  # it compares versions, and one of these is not made of numbers
-        return choose_encoder("")
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
