@@ -1,6 +1,7 @@
 """What a worker tells its supervisor beside the counts: frozen dataclasses, one JSON line each, on a private pipe.
 
-A worker that is SIGKILLed while it writes leaves half a line, which is dropped: nothing here is ever counted.
+A worker that is SIGKILLed while it writes leaves half a line, which is dropped: nothing here is ever counted. On the
+same pipe `faulthandler` dumps the stack of one that crashes, in lines of plain text.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ class LineReader:
         return b"".join(self._pieces)
 
 
-def decode(line: bytes) -> Message:
-    """Return the message that `send` wrote."""
-    fields = json.loads(line)
-    return _KINDS[fields.pop("kind")](**fields)
+def decode(line: bytes) -> Message | None:
+    """Return the message that `send` wrote, or None for a line of what a crash dumped."""
+    try:
+        fields = json.loads(line)
+        return _KINDS[fields.pop("kind")](**fields)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from conveyor.snapshot import Ending, RunStatistics
+from conveyor.snapshot import Death, Ending, RunStatistics
 
 
 class ExitCode(enum.IntEnum):
@@ -61,6 +61,8 @@ class Report:
     restarts: int
     elapsed_seconds: float
     trouble: str | None
+    deaths: tuple[Death, ...]
+    """Every worker process that died: how, when, and what it had in hand; at most the latest thousand."""
     workers: tuple[WorkerReport, ...]
 
     @classmethod
@@ -83,6 +85,7 @@ class Report:
             restarts=sum(sum(slot.restarts.values()) for slot in run.slots),
             elapsed_seconds=round(run.elapsed_seconds, 3),
             trouble=run.trouble,
+            deaths=run.deaths,
             workers=tuple(
                 WorkerReport(
                     name=slot.name,

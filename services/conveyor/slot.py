@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,36 +20,14 @@ from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
 from conveyor.processes import Starter
-from conveyor.queues.seam import Casualty, TaskQueue
+from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import RestartPolicy
-from conveyor.snapshot import RestartReason, Role, SlotStatistics, WorkerState
+from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState
 from conveyor.worker import Assignment, Consume, Produce, main
 
 _STDOUT, _STDERR = 1, 2
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a process ended that was not finished."""
-
-    exit_code: int
-    lived_seconds: float
-    was_ready: bool
-    casualty: Casualty | None
-    task_seconds: float
-
-    @property
-    def reason(self) -> RestartReason:
-        return RestartReason.SIGNAL if self.exit_code < 0 else RestartReason.EXIT
-
-    def __str__(self) -> str:
-        if self.exit_code >= 0:
-            return f"exit code {self.exit_code}"
-        try:
-            return signal.Signals(-self.exit_code).name
-        except ValueError:
-            return f"signal {-self.exit_code}"
 
 
 class Slot:
@@ -86,6 +64,9 @@ class Slot:
         self.last_exit_code: int | None = None
         self.death: Death | None = None
         """How the process before the present one died, if it did."""
+        self.dump: list[str] = []
+        """What the present process wrote as it crashed."""
+        self._memory_bytes: int | None = None
         self._work = work
         self._queue = queue
         self._ledger = ledger
@@ -139,6 +120,7 @@ class Slot:
             self.restarts[self.death.reason] += 1
         self._started_at, self._started = time.time(), time.monotonic()
         self.process, self.pid = process, process.pid
+        self.dump, self._memory_bytes = [], None
         return [process.sentinel, *self._descriptors]
 
     def bury(self, *, by_us: bool) -> Death | None:
@@ -171,12 +153,24 @@ class Slot:
             self.doubts += 1
             row.withdraw()
         self.death = Death(
+            slot=self.name,
             exit_code=exit_code,
-            lived_seconds=time.monotonic() - self._started,
+            at=time.time(),
+            lived_seconds=round(time.monotonic() - self._started, 3),
             was_ready=tally.state is not State.STARTING,
-            casualty=casualty,
-            task_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if casualty else 0.0,
+            memory_bytes=self._memory_bytes,
+            stack="\n".join(self.dump),
         )
+        if casualty is not None:
+            self.death = replace(
+                self.death,
+                in_task=True,
+                task=casualty.task,
+                attempt=casualty.attempt,
+                task_seconds=round((now_ns - tally.task_began_ns) / NANOSECONDS, 3),
+                is_lost=casualty.is_lost,
+                is_dead_letter=casualty.is_dead_letter,
+            )
         return self.death
 
     def close_pipes(self) -> list[int]:
@@ -191,6 +185,13 @@ class Slot:
         """Send a signal to the process, if one is in the slot."""
         if self.process is not None and self.pid is not None and self.process.is_alive():
             _kill(self.pid, number)
+
+    def weigh(self) -> None:
+        """Look at the memory of the process, for the case that it dies."""
+        if self.pid is not None:
+            with contextlib.suppress(OSError):  # it has just died
+                pages = Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]
+                self._memory_bytes = int(pages) * _PAGE_BYTES or self._memory_bytes  # a zombie has none
 
     def tally(self, now_ns: int) -> Tally:
         """Return this slot's row of the ledger."""

@@ -7,9 +7,12 @@ they cannot disagree.
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+MAX_DEATHS = 1000  # of which more is kept than a count; arbitrary
 
 
 class Role(enum.StrEnum):
@@ -58,6 +61,44 @@ class RestartReason(enum.StrEnum):
     SIGNAL = "signal"
     HEARTBEAT = "heartbeat"
     RECYCLE = "recycle"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended that was not finished. `task` and what follows it is of the task in its hands, if any."""
+
+    slot: str
+    exit_code: int
+    """As Python has it: minus the number of the signal, if it was one."""
+    at: float
+    """Unix time."""
+    lived_seconds: float
+    was_ready: bool
+    memory_bytes: int | None
+    """Resident, when it was last looked at: at most a second or so before."""
+    stack: str
+    """What `faulthandler` dumped, if it did."""
+    in_task: bool = False
+    task: str = ""
+    """Its repr, cut; empty where the queue cannot tell."""
+    attempt: int = 0
+    task_seconds: float = 0.0
+    is_lost: bool = False
+    is_dead_letter: bool = False
+
+    @property
+    def reason(self) -> RestartReason:
+        return RestartReason.SIGNAL if self.exit_code < 0 else RestartReason.EXIT
+
+    @property
+    def how(self) -> str:
+        """The exit code or signal, for people."""
+        if self.exit_code >= 0:
+            return f"exit code {self.exit_code}"
+        try:
+            return signal.Signals(-self.exit_code).name
+        except ValueError:
+            return f"signal {-self.exit_code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +166,8 @@ class RunStatistics:
     slots: tuple[SlotStatistics, ...]
     failures: Mapping[str, int]
     """Failed tasks by the class of their exception."""
+    deaths: tuple[Death, ...]
+    """The latest of them, at most `MAX_DEATHS`."""
     trouble: str | None
     """Why this run cannot end well, once that is known."""
     ending: Ending | None
@@ -160,6 +203,7 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
             "queue": QueueStatistics(**plain["queue"]),
             "desired": {Role(role): number for role, number in plain["desired"].items()},
             "slots": slots,
+            "deaths": tuple(Death(**death) for death in plain["deaths"]),
             "ending": Ending(plain["ending"]) if plain["ending"] else None,
         }
     )

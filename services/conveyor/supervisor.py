@@ -26,16 +26,18 @@ from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.processes import Starter
-from conveyor.queues.seam import Casualty, TaskQueue
+from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
-from conveyor.slot import Death, Slot
-from conveyor.snapshot import Ending, Phase, Role, RunStatistics, WorkerState
+from conveyor.slot import Slot
+from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25  # how soon a loss that no event tells of is looked for
+TICKS_BETWEEN_LOOKS = 4  # at the memory of one worker: some are looked at in each tick
+MAX_DUMP_LINES = 200  # of the stacks that a crash leaves
 STOP_GRACE_SECONDS = 5.0  # for a worker that was asked to leave with nothing in hand
 
 
@@ -65,9 +67,11 @@ class Supervisor:
         self._ending: Ending | None = None
         self._trouble: str | None = None
         self._stops_wanted = self._stops_obeyed = 0
+        self._ticks = 0
         self._finishing = False
         self._news = False
         self._lost_in_transit = 0
+        self._deaths: collections.deque[Death] = collections.deque(maxlen=MAX_DEATHS)
         self._failures: collections.Counter[str] = collections.Counter()
         self._failure_log = FailureLog()
         self._started_at, self._started = time.time(), time.monotonic()
@@ -95,6 +99,7 @@ class Supervisor:
             },
             slots=reading.slots,
             failures=dict(self._failures),
+            deaths=tuple(self._deaths),
             trouble=self._trouble,
             ending=self._ending,
         )
@@ -140,6 +145,9 @@ class Supervisor:
         return True
 
     def _tick(self) -> None:
+        self._ticks += 1
+        for slot in self._roster.slots[self._ticks % TICKS_BETWEEN_LOOKS :: TICKS_BETWEEN_LOOKS]:
+            slot.weigh()
         self._tell_unsaid()
         self._look_for_ends()
         self._look_for_stalls()
@@ -195,7 +203,7 @@ class Supervisor:
             self._loop.unwatch(descriptor)
             return
         for line in lines:
-            self._hear(slot, messages.decode(line))
+            self._read(slot, line)
 
     def _on_output(self, slot: Slot, descriptor: int) -> None:
         lines = slot.output.read() if slot.output else None
@@ -208,6 +216,13 @@ class Supervisor:
     def _show(self, line: bytes) -> None:
         if self._plan.show_output is not None:
             self._plan.show_output(line.decode(errors="replace"))
+
+    def _read(self, slot: Slot, line: bytes) -> None:
+        message = messages.decode(line)
+        if message is not None:
+            self._hear(slot, message)
+        elif len(slot.dump) < MAX_DUMP_LINES:
+            slot.dump.append(line.decode(errors="replace"))
 
     def _hear(self, slot: Slot, message: messages.Message) -> None:
         about = fields(slot=slot.name, **dataclasses.asdict(message))
@@ -222,7 +237,7 @@ class Supervisor:
     def _on_exit(self, slot: Slot, sentinel: int) -> None:
         self._loop.unwatch(sentinel)
         for line in slot.messages.read_all() if slot.messages else ():
-            self._hear(slot, messages.decode(line))
+            self._read(slot, line)
         if slot.output is not None:
             for line in slot.output.read_all():
                 self._show(line)
@@ -238,24 +253,15 @@ class Supervisor:
 
     def _mourn(self, slot: Slot, pid: int | None, death: Death) -> None:
         self._stalls.on_death()
-        about = fields(slot=slot.name, pid=pid, how=str(death), lived_seconds=round(death.lived_seconds, 3))
-        if death.casualty is not None:
-            about["fields"].update(self._tell_of(death.casualty), task_seconds=round(death.task_seconds, 3))
+        self._deaths.append(death)
+        about = fields(pid=pid, **_told(death))
         if slot.role is Role.PRODUCER and death.was_ready and not slot.may_restart:
             slot.given_up = True
-            self._trouble = self._trouble or f"producer {slot.name} died: {death}"
+            self._trouble = self._trouble or f"producer {slot.name} died: {death.how}"
             log.error("producer died; what it had put is still done", extra=about)
             return
         log.warning("worker died", extra=about)
-        self._restart_later(slot, death.lived_seconds, death.was_ready, str(death))
-
-    def _tell_of(self, casualty: Casualty) -> dict[str, object]:
-        if casualty.is_lost:
-            return {"tasks_lost": 1}
-        about: dict[str, object] = {"task": casualty.task, "attempt": casualty.attempt}
-        if casualty.is_dead_letter:
-            about["dead_letter"] = True
-        return about
+        self._restart_later(slot, death.lived_seconds, death.was_ready, death.how)
 
     def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, how: str) -> None:
         delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready)
@@ -359,3 +365,17 @@ class Supervisor:
     def _kill_everybody(self) -> None:
         for slot in self._roster.slots:
             slot.signal(signal.SIGKILL)
+
+
+def _told(death: Death) -> dict[str, object]:
+    """Return what a log line says of a death: only what there is to say."""
+    told: dict[str, object] = {"slot": death.slot, "how": death.how, "lived_seconds": death.lived_seconds}
+    if death.in_task:
+        told |= {"task": death.task, "attempt": death.attempt, "task_seconds": death.task_seconds}
+    others = {
+        "tasks_lost": int(death.is_lost),
+        "dead_letter": death.is_dead_letter,
+        "memory_bytes": death.memory_bytes,
+        "trace": death.stack,
+    }
+    return told | {name: value for name, value in others.items() if value}

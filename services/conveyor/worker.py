@@ -75,6 +75,7 @@ def main(assignment: Assignment) -> None:
     os.environ.clear()
     os.environ.update(assignment.environment)
     _set_up_output(assignment.output, assignment.errors)
+    faulthandler.enable(assignment.messages.number)
     row = assignment.ledger.rows[assignment.row]
     work = assignment.work
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
@@ -120,7 +121,6 @@ def _set_up_output(output: Descriptor, errors: Descriptor) -> None:
     # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
-    faulthandler.enable()
 
 
 def _die_with(parent: BaseProcess | None) -> None:
