@@ -1,7 +1,7 @@
 """Conveyor: the producer-consumer model across processes, where everybody can see it.
 
     producer ──▶┐                                   ┌──▶ consumer ──▶ your function
-    producer ──▶│  queue: sentinel or joinable      │──▶ consumer
+    producer ──▶│  queue: leased, joinable, sentinel│──▶ consumer
                 └───────────────────────────────────┘
       each worker writes its row ▶ ledger (shared memory) ◀ exporter reads at each scrape ▶ Prometheus
 
@@ -10,30 +10,38 @@
 The map of the package, from the top; a module imports only what stands below it:
 
     cli  targets  live  control  exporter/     how a run is asked for, steered and seen
-    pipeline  report                           what runs, and what it came to
-    supervisor  roster  slot  restarts         who watches
-    stall  failures  loop
-    worker  messages                           who works
+    imap  pipeline  results  report            what runs, and what it came to
+    supervisor  roster  slot  feeding          who watches
+    restarts  stall  failures  loop
+    worker  producing  consuming  messages     who works
     queues/                                    what carries
     ledger  snapshot  processes  descriptors   what is counted, and what it needs
     settings  logs  errors                     what everybody needs
 
-Nothing happens when a module is imported.
+Nothing happens when a module is imported, and none is before it is needed: the public names below are found when they
+are first used, so that a program that only mentions Conveyor does not pay for it.
 """
 
-from conveyor.errors import (
-    ConfigurationError,
-    ConveyorError,
-    RemoteTraceback,
-    RunBrokenError,
-    TaskDiedError,
-    TaskFailedError,
-    TaskNotPicklableError,
-    WorkloadError,
-)
-from conveyor.imap import imap_unordered
-from conveyor.pipeline import Pipeline, Producer
-from conveyor.report import ExitCode, Report
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conveyor.errors import (
+        ConfigurationError,
+        ConveyorError,
+        RemoteTraceback,
+        RunBrokenError,
+        TaskDiedError,
+        TaskFailedError,
+        TaskNotPicklableError,
+        WorkloadError,
+    )
+    from conveyor.imap import imap_unordered
+    from conveyor.pipeline import Pipeline, Producer
+    from conveyor.report import ExitCode, Report
+    from conveyor.results import Results
 
 __all__ = [
     "ConfigurationError",
@@ -43,6 +51,7 @@ __all__ = [
     "Producer",
     "RemoteTraceback",
     "Report",
+    "Results",
     "RunBrokenError",
     "TaskDiedError",
     "TaskFailedError",
@@ -51,3 +60,23 @@ __all__ = [
     "imap_unordered",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "imap_unordered": "imap",
+    "Pipeline": "pipeline",
+    "Producer": "pipeline",
+    "ExitCode": "report",
+    "Report": "report",
+    "Results": "results",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"conveyor.{_HOMES.get(name, 'errors')}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -254,7 +254,7 @@ class Supervisor:
     def _mourn(self, slot: Slot, pid: int | None, death: Death) -> None:
         self._stalls.on_death()
         self._deaths.append(death)
-        about = fields(pid=pid, **_told(death))
+        about = fields(**_told(death), pid=pid)
         if slot.role is Role.PRODUCER and death.was_ready and not slot.may_restart:
             slot.given_up = True
             self._trouble = self._trouble or f"producer {slot.name} died: {death.how}"
