@@ -11,7 +11,7 @@ import functools
 import heapq
 import itertools
 import os
-import selectors
+import select
 import time
 from collections.abc import Callable
 
@@ -20,13 +20,15 @@ MAX_WAIT_SECONDS = 1.0  # /healthz calls the loop stuck after 5 of these without
 
 
 class Loop:
-    """A selector, a heap of timers and a pipe that wakes it."""
+    """A poll, a heap of timers and a pipe that wakes it."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._epoll = select.epoll()
+        self._actions: dict[int, Action] = {}
         self._timers: list[tuple[float, int, Action]] = []
         self._order = itertools.count()
         self._calls: collections.deque[Action] = collections.deque()  # from any thread
+        self._after_all: list[Action] = []
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -41,12 +43,13 @@ class Loop:
 
     def watch(self, descriptor: int, action: Action) -> None:
         """Call `action` whenever the descriptor is readable."""
-        self._selector.register(descriptor, selectors.EVENT_READ, action)
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._actions[descriptor] = action
 
     def unwatch(self, descriptor: int) -> None:
         """Forget the descriptor, if it is watched."""
-        if descriptor in self._selector.get_map():
-            self._selector.unregister(descriptor)
+        if self._actions.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
 
     def after(self, seconds: float, action: Action) -> None:
         """Call `action` once, that many seconds from now."""
@@ -65,6 +68,10 @@ class Loop:
         self._calls.append(action)
         self.wake()
 
+    def after_all(self, action: Action) -> None:
+        """Call `action` at the end of this turn, when all that it brought is known. For the loop's own thread."""
+        self._after_all.append(action)
+
     def wake(self) -> None:
         """End the present wait. Safe from any thread and after `close`."""
         with contextlib.suppress(OSError):  # full: the loop wakes anyway; closed: nobody waits
@@ -72,21 +79,25 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for the next thing to happen and do all that is due."""
-        now = time.monotonic()
-        until = self._timers[0][0] if self._timers else now + MAX_WAIT_SECONDS
-        ready = self._selector.select(min(max(0.0, until - now), MAX_WAIT_SECONDS))
+        wait_seconds = MAX_WAIT_SECONDS
+        if self._timers:
+            wait_seconds = min(max(0.0, self._timers[0][0] - time.monotonic()), MAX_WAIT_SECONDS)
+        ready = self._epoll.poll(wait_seconds)
         self.last_turn = time.monotonic()
-        for key, _ in ready:
-            if key.fd in self._selector.get_map():  # not unwatched by an action before it
-                key.data()
+        for descriptor, _ in ready:
+            action = self._actions.get(descriptor)  # None if one before it has unwatched it
+            if action is not None:
+                action()
         while self._calls:
             self._calls.popleft()()
         while self._timers and self._timers[0][0] <= self.last_turn:
             heapq.heappop(self._timers)[2]()
+        while self._after_all:
+            self._after_all.pop()()
 
     def close(self) -> None:
         self._timers.clear()  # and with them whatever their actions hold
-        self._selector.close()
+        self._epoll.close()
         os.close(self._wake_read)
         self._wake_read, descriptor = -1, self._wake_write
         self._wake_write = -1  # a late `wake` must not write into a descriptor that is somebody else's by now

@@ -45,25 +45,27 @@ class Credit:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity or NO_BOUND
+        self._open = 0
         self._accounts: dict[int, Account] = {}
         self._wanting: dict[int, Account] = {}  # in the order in which they asked
 
     @property
     def share(self) -> int:
         """Return how many tasks one producer may have granted and waiting."""
-        open_accounts = sum(account.is_open for account in self._accounts.values())
-        return -(-self._capacity // max(1, open_accounts))
+        return -(-self._capacity // max(1, self._open))
 
     def open(self, producer: int) -> None:
         """Begin with a new producer."""
         self._accounts[producer] = Account()
+        self._open += 1
 
     def close(self, producer: int) -> None:
         """End with a producer: what it has not used goes to the others."""
         self._wanting.pop(producer, None)
         account = self._accounts.get(producer)
-        if account is not None:
+        if account is not None and account.is_open:
             account.is_open, account.granted = False, 0
+            self._open -= 1
 
     def forget(self, producer: int) -> None:
         """Close the books of a producer of which nothing is left."""
@@ -88,10 +90,12 @@ class Credit:
         account = self._accounts[producer]
         account.freed.append(chunk)
 
+    @property
+    def is_wanted(self) -> bool:
+        return bool(self._wanting)
+
     def answers(self, least: int) -> Iterator[Answer]:
         """Yield what those who want can be told now: a worthwhile number of tasks, or all that is possible."""
-        if not self._wanting:
-            return
         pool = self._capacity - sum(account.granted + account.waiting for account in self._accounts.values())
         share = self.share
         for producer, account in list(self._wanting.items()):

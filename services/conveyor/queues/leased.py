@@ -9,14 +9,13 @@ Called in the supervisor's loop, and in no other thread but for `statistics`.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import functools
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.descriptors import Descriptor
@@ -39,6 +38,8 @@ from conveyor.snapshot import QueueStatistics
 LIMIT_BYTES = 64 << 20
 LOOK_SECONDS = 0.005  # how often one who sits on tasks is looked for, while others are idle
 SETTLE_SECONDS = 0.001  # until what a worker stored is surely seen here, and the other way round: far more than enough
+
+_CODECS = tuple(Codec)  # by number; to call the enum takes longer
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,7 @@ class LeasedTaskQueue:
         self._settled: dict[int, int] = {}
         self._news: Callable[[], None] | None = None
         self._is_looking = False
+        self._is_pumping = False
         # Written here, read by any thread.
         self._redelivered = 0
         self._dead_lettered = 0
@@ -130,7 +132,7 @@ class LeasedTaskQueue:
             self._charge(span.chunk, span.tasks)
         for span in done:
             self._settle(span)
-        self._pump()
+        self._pump_soon()
         return casualty
 
     def _bury_producer(self, arena: int) -> None:
@@ -139,7 +141,7 @@ class LeasedTaskQueue:
             while self._read_producer(arena, producer, producer.line):
                 pass
             self._close_producer(arena, producer)
-        self._pump()
+        self._pump_soon()
 
     def _close_producer(self, arena: int, producer: _Producer) -> None:
         """End with a producer that has sent its last; its chunks stay."""
@@ -169,7 +171,7 @@ class LeasedTaskQueue:
     def _on_producer(self, arena: int, producer: _Producer, line: socket.socket) -> None:
         if not self._read_producer(arena, producer, line):
             self._close_producer(arena, producer)
-        self._pump()
+        self._pump_soon()
 
     def _read_producer(self, arena: int, producer: _Producer, line: socket.socket) -> bool:
         """Read one message; return whether there was one, and not the end."""
@@ -179,7 +181,7 @@ class LeasedTaskQueue:
         if data[0] == Kind.OFFER:
             offer = wire.read_offer(data)
             chunk = StoredChunk(
-                arena, offer.chunk, Codec(offer.codec), offer.tasks, offer.offset, offer.size, offer.offered_ns,
+                arena, offer.chunk, _CODECS[offer.codec], offer.tasks, offer.offset, offer.size, offer.offered_ns,
                 offer.tasks,
             )  # fmt: skip
             self._leases.accept(chunk)
@@ -195,7 +197,7 @@ class LeasedTaskQueue:
     def _on_consumer(self, slot: int, line: socket.socket) -> None:
         if not self._read_consumer(slot, line):
             self._loop.unwatch(line.fileno())  # its process has ended; `bury` follows
-        self._pump()
+        self._pump_soon()
 
     def _read_consumer(self, slot: int, line: socket.socket) -> bool:
         """Read one message; return whether there was one, and not the end."""
@@ -254,18 +256,24 @@ class LeasedTaskQueue:
 
     # -- what they are told --------------------------------------------------------------------------------
 
+    def _pump_soon(self) -> None:
+        if not self._is_pumping:
+            self._is_pumping = True
+            self._loop.after_all(self._pump)
+
     def _pump(self) -> None:
         """Give out all that can be given out now."""
-        now_ns = time.monotonic_ns()
-        may_grant = self._results is None or self._results.has_room
-        for slot, lease in self._leases.grants(now_ns) if may_grant else ():
-            self._credit.leased(lease.span.chunk.arena, lease.span.tasks)
-            self._send_lease(slot, lease)
-        wanted = self._pace.chunk(self._credit.share if self.capacity else 0)
-        for answer in self._credit.answers(wanted):
-            line = self._producers[answer.producer].line
-            if line is not None:
-                _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
+        self._is_pumping = False
+        if self._leases.may_grant and (self._results is None or self._results.has_room):
+            for slot, lease in self._leases.grants(time.monotonic_ns()):
+                self._credit.leased(lease.span.chunk.arena, lease.span.tasks)
+                self._send_lease(slot, lease)
+        if self._credit.is_wanted:
+            wanted = self._pace.chunk(self._credit.share)
+            for answer in self._credit.answers(wanted):
+                line = self._producers[answer.producer].line
+                if line is not None:
+                    _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
         if not self._is_looking and self._leases.may_be_overdue:
             self._is_looking = True
             self._loop.after(LOOK_SECONDS, self._look)
@@ -309,7 +317,7 @@ class LeasedTaskQueue:
             return
         for span in self._leases.cut(slot, number, claim if lease == number else 0):
             self._charge(span.chunk, span.tasks)
-        self._pump()
+        self._pump_soon()
 
     # -- deaths --------------------------------------------------------------------------------------------
 
@@ -337,7 +345,7 @@ class LeasedTaskQueue:
             news()
 
     def resume(self) -> None:
-        self._pump()
+        self._pump_soon()
 
     def is_empty(self) -> bool:
         return self._leases.is_empty
@@ -381,8 +389,10 @@ def _receive(line: socket.socket) -> bytes:
 
 def _send(line: socket.socket, message: bytes, descriptor: int | None = None) -> None:
     """Send to a worker. One that is gone is not told; its death is on its way to us."""
-    extra: Iterable[tuple[int, int, array.array[int]]] = ()
-    if descriptor is not None:
-        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
-    with contextlib.suppress(ConnectionError):
-        line.sendmsg([message], extra)
+    try:
+        if descriptor is None:
+            line.send(message)
+        else:
+            socket.send_fds(line, [message], [descriptor])
+    except ConnectionError:
+        pass

@@ -24,6 +24,10 @@ from conveyor.queues.seam import Lease, QueueEndedError
 from conveyor.queues.wire import Kind
 
 TABLE_BYTES = 16 * MAX_LEASE_TASKS
+# As numbers: to combine the flags takes longer than to receive a message.
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CLOSE_ON_EXEC_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_CODECS = tuple(Codec)
 NO_LIMIT = 1 << 62  # bytes
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
 
@@ -41,16 +45,16 @@ class _Line:
 
     def receive(self, timeout_seconds: float) -> tuple[bytes, int | None]:
         """Return a message, empty at the end, and a descriptor that came with it. Raises `BlockingIOError`."""
-        flags = 0
+        flags = _CLOSE_ON_EXEC
         if not timeout_seconds:
-            flags = socket.MSG_DONTWAIT
+            flags = _CLOSE_ON_EXEC_AT_ONCE
         elif timeout_seconds != self._timeout_seconds:
             # The kernel counts the time: one system call a message, not two.
             self._timeout_seconds = timeout_seconds
             whole = int(timeout_seconds)
             timeval = struct.pack("@ll", whole, int((timeout_seconds - whole) * 1e6))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        data, extra, _, _ = self.socket.recvmsg(wire.MAX_BYTES, _ONE_DESCRIPTOR, flags | socket.MSG_CMSG_CLOEXEC)
+        data, extra, _, _ = self.socket.recvmsg(wire.MAX_BYTES, _ONE_DESCRIPTOR, flags)
         if not extra:
             return data, None
         numbers = array.array("i")
@@ -175,7 +179,7 @@ class LeasedIntake:
                 self._windows[grant.arena] = Window(descriptor)
             return Lease(
                 number=grant.number,
-                codec=Codec(grant.codec),
+                codec=_CODECS[grant.codec],
                 payload=self._windows[grant.arena].view(grant.offset, grant.size),
                 count=grant.tasks,
                 first=grant.first,

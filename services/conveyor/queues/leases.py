@@ -19,7 +19,6 @@ from conveyor.queues.pace import LEASE_NS, Pace
 # if all together are few tasks.
 AHEAD_LEASES = 2
 AHEAD_TASKS = 32
-AHEAD_NS = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +35,7 @@ class StoredChunk:
     left: int
     """Tasks that are not done."""
     is_freed: bool = False
-    attempts: dict[int, int] = field(default_factory=dict)
+    attempts: dict[int, int] | None = None
     """Deliveries that ended in a death, by the place of the task."""
 
 
@@ -47,10 +46,10 @@ class Span:
     chunk: StoredChunk
     first: int
     last: int
+    tasks: int = field(init=False)
 
-    @property
-    def tasks(self) -> int:
-        return self.last - self.first
+    def __post_init__(self) -> None:
+        self.tasks = self.last - self.first
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +116,11 @@ class Leases:
 
     # -- giving --------------------------------------------------------------------------------------------
 
+    @property
+    def may_grant(self) -> bool:
+        """Return whether there is something to give, and somebody who can take it."""
+        return bool((self._waiting or self._suspects) and (self._idle or self._hungry))
+
     def grants(self, now_ns: int) -> Iterator[tuple[int, Lease]]:
         """Yield (slot, lease) for all that can be given out now."""
         while self._suspects and self._idle:
@@ -156,9 +160,8 @@ class Leases:
             holder.is_isolated = False
             self._idle[slot] = holder
         elif not holder.is_isolated:
-            ahead = self._pace.tasks_in(AHEAD_NS)
             few = len(holder.leases) < AHEAD_LEASES or holder.tasks < AHEAD_TASKS
-            if few and holder.tasks < ahead:
+            if few and holder.tasks < self._pace.ahead_tasks:
                 self._hungry[slot] = holder
 
     # -- taking back ---------------------------------------------------------------------------------------
@@ -222,6 +225,8 @@ class Leases:
         return done, again, suspect
 
     def _suspect(self, chunk: StoredChunk, place: int) -> Suspect:
+        if chunk.attempts is None:
+            chunk.attempts = {}
         attempt = chunk.attempts[place] = chunk.attempts.get(place, 0) + 1
         return Suspect(chunk, place, attempt, attempt >= self._max_attempts)
 
@@ -260,7 +265,7 @@ class Leases:
             holder.leases.pop()
         if tasks < first.tasks:
             again.insert(0, Span(first.chunk, first.first + tasks, first.last))
-            first.last = first.first + tasks
+            first.last, first.tasks = first.first + tasks, tasks
         for span in reversed(again):
             self._take_back(span)
             self._held_tasks -= span.tasks

@@ -106,6 +106,9 @@ class Watcher(Protocol):
     def unwatch(self, descriptor: int) -> None:
         """Forget the descriptor, if it is watched."""
 
+    def after_all(self, action: Action) -> None:
+        """Call `action` once, at the end of this turn of the loop."""
+
     def after(self, seconds: float, action: Action) -> None:
         """Call `action` once, that many seconds from now."""
 

@@ -101,6 +101,8 @@ def credit(message: Credit) -> bytes:
 
 def read_credit(data: bytes) -> Credit:
     _, tasks, wanted = _CREDIT.unpack_from(data)
+    if len(data) == _CREDIT.size:
+        return Credit(tasks, wanted, ())
     number = (len(data) - _CREDIT.size) // 4
     return Credit(tasks, wanted, struct.unpack_from(f"<{number}I", data, _CREDIT.size))
 
@@ -120,6 +122,8 @@ def done(message: Done) -> bytes:
 
 def read_done(data: bytes) -> Done:
     _, number, done, took_ns = _DONE.unpack_from(data)
+    if len(data) == _DONE.size:
+        return Done(number, done, took_ns, ())
     return Done(number, done, took_ns, struct.unpack_from(f"<{(len(data) - _DONE.size) // 8}Q", data, _DONE.size))
 
 
