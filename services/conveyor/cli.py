@@ -96,7 +96,7 @@ def _parser() -> Parser:
         help="run a workload to its end",
         description="Run a workload to its end. Each option can also be set by an environment variable, "
         "CONVEYOR_CONSUMERS and so on; the option wins.",
-        epilog="exit codes: 0 done, or stopped and drained; 1 done, but tasks failed; 2 usage; "
+        epilog="exit codes: 0 done, or stopped and drained; 1 done, but tasks failed or were given up; 2 usage; "
         "3 a producer died or tasks were lost; 4 stopped with unfinished tasks",
         allow_abbrev=False,
     )
@@ -198,6 +198,8 @@ def _stopping_when_unread(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
 def _sum_up(report: Report, urls: list[str]) -> None:
     others = {  # said only where there is something to say
         "failed": report.failed,
+        "redelivered": report.redelivered,
+        "dead_lettered": report.dead_lettered,
         "lost": report.lost,
         "unfinished": report.unfinished,
         "restarts": report.restarts,

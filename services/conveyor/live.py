@@ -151,7 +151,13 @@ def _figures(run: RunStatistics, since: Since, width: int) -> Text:
         ("unfinished", f"{queue.unfinished:,}", "magenta"),
         ("processed", f"{run.total('processed'):,} ({processed:,.1f}/s)", "green"),
     ]
-    troubles = [("failed", run.total("failed")), ("lost", queue.lost), ("down", sum(map(_is_down, run.slots)))]
+    troubles = [
+        ("failed", run.total("failed")),
+        ("redelivered", queue.redelivered),
+        ("dead letters", queue.dead_lettered),
+        ("lost", queue.lost),
+        ("down", sum(map(_is_down, run.slots))),
+    ]
     figures += [(name, f"{count:,}", "bold red") for name, count in troubles if count]
     return _folded([Text.assemble((name, style), f" {value}") for name, value, style in figures], width)
 

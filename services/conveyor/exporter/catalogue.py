@@ -1,8 +1,8 @@
 """The metric catalogue as data: every metric that `/metrics` shows of a run, and nothing about how it is read.
 
 The collector fills these in; dashboards and alerts are written against the names. To change one is to break
-somebody's graph. Metrics of what no queue does yet (retries, dead letters) are here, at 0, so that an
-expression over them has data from the start.
+somebody's graph. Counters of what a queue never does (retries, dead letters) are at 0, so that an expression over
+them has data from the start.
 """
 
 from __future__ import annotations
@@ -124,6 +124,27 @@ WORKER_BUSY = _counter("conveyor_worker_busy_seconds_total", "Seconds spent in t
 WORKER_LAST_EXIT_CODE = _gauge(
     "conveyor_worker_last_exit_code",
     "Exit code of the process before this one, -9 after SIGKILL; no series before the first exit.",
+    "role",
+    "worker",
+)
+WORKER_LAST_DEATH = _gauge(
+    "conveyor_worker_last_death_info",
+    "1; how the slot's last process died, and the task in its hands with the attempt; none before the first.",
+    "role",
+    "worker",
+    "how",
+    "task",
+    "attempt",
+)
+WORKER_LAST_DEATH_TASK = _gauge(
+    "conveyor_worker_last_death_task_seconds",
+    "Seconds for which the last process that died had been in its task.",
+    "role",
+    "worker",
+)
+WORKER_LAST_DEATH_MEMORY = _gauge(
+    "conveyor_worker_last_death_resident_memory_bytes",
+    "Resident memory of the last process that died, when it was last looked at.",
     "role",
     "worker",
 )

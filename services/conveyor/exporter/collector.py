@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from conveyor.exporter import catalogue
 from conveyor.exporter.catalogue import Family, Source
-from conveyor.exporter.families import queue_families, run_families, task_families, worker_families
+from conveyor.exporter.families import death_families, queue_families, run_families, task_families, worker_families
 from conveyor.exporter.vitals import Vitals, VitalsReader
 from conveyor.logs import fields
 from conveyor.snapshot import RunStatistics, SlotStatistics
@@ -79,6 +79,7 @@ class RunCollector:
         return [
             *task_families(run, self._ratchet),
             *worker_families(workers, self._ratchet),
+            *death_families(run),
             *run_families(run),
         ]
 

@@ -23,6 +23,8 @@ from conveyor.snapshot import QueueStatistics, RestartReason, Role, RunStatistic
 
 T = TypeVar("T")
 
+MAX_TASK = 80  # characters of a task in a label; arbitrary
+
 Ratchet = Callable[[str, str, float], float]
 """(which stopwatch, which worker, its seconds) -> seconds that are not less than those shown before."""
 
@@ -48,8 +50,8 @@ def queue_families(queue: QueueStatistics) -> list[Family]:
             (catalogue.QUEUE_SIZE, queue.waiting),
             (catalogue.QUEUE_CAPACITY, queue.capacity),
             (catalogue.QUEUE_UNFINISHED, queue.unfinished),
-            (catalogue.TASKS_RETRIED, 0),
-            (catalogue.TASKS_DEAD_LETTERED, 0),
+            (catalogue.TASKS_RETRIED, queue.redelivered),
+            (catalogue.TASKS_DEAD_LETTERED, queue.dead_lettered),
         )
     ]
 
@@ -102,6 +104,21 @@ def worker_families(workers: Sequence[tuple[SlotStatistics, Vitals]], ratchet: R
         catalogue.WORKER_START_TIME.family(who, _where(up, [slot.started_at for slot in slots])),
         catalogue.WORKER_MEMORY.family(who, _where(up, [seen.resident_bytes for seen in vitals])),
         catalogue.WORKER_OPEN_FDS.family(who, _where(up, [seen.open_descriptors for seen in vitals])),
+    ]
+
+
+def death_families(run: RunStatistics) -> list[Family]:
+    """Return what is known of the last death in each slot. One series a slot, so old ones end with each death."""
+    last = {death.slot: death for death in run.deaths}
+    dead = [(slot.role.value, last[slot.name]) for slot in run.slots if slot.name in last]
+    told = _same(
+        tuple((role, death.slot, death.how, death.task[:MAX_TASK], str(death.attempt)) for role, death in dead)
+    )
+    who = _same(tuple((role, death.slot) for role, death in dead))
+    return [
+        catalogue.WORKER_LAST_DEATH.family(told, [1] * len(dead)),
+        catalogue.WORKER_LAST_DEATH_TASK.family(who, [death.task_seconds for _, death in dead]),
+        catalogue.WORKER_LAST_DEATH_MEMORY.family(who, [death.memory_bytes for _, death in dead]),
     ]
 
 
