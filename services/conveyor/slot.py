@@ -67,6 +67,7 @@ class Slot:
         self.dump: list[str] = []
         """What the present process wrote as it crashed."""
         self._memory_bytes: int | None = None
+        self._work_before = 0
         self._work = work
         self._queue = queue
         self._ledger = ledger
@@ -103,6 +104,7 @@ class Slot:
             environment=dict(os.environ),
         )
         row, now_ns = self._ledger.rows[self._index], time.monotonic_ns()
+        before = self.tally(now_ns)
         row.settle(now_ns)  # once more: a process that we had to kill may have stored something on its way out
         row.enter(State.STARTING, now_ns)
         try:
@@ -121,6 +123,7 @@ class Slot:
         self._started_at, self._started = time.time(), time.monotonic()
         self.process, self.pid = process, process.pid
         self.dump, self._memory_bytes = [], None
+        self._work_before = before.processed + before.put
         return [process.sentinel, *self._descriptors]
 
     def bury(self, *, by_us: bool) -> Death | None:
@@ -158,6 +161,7 @@ class Slot:
             at=time.time(),
             lived_seconds=round(time.monotonic() - self._started, 3),
             was_ready=tally.state is not State.STARTING,
+            was_useful=tally.processed + tally.put > self._work_before,
             memory_bytes=self._memory_bytes,
             stack="\n".join(self.dump),
         )

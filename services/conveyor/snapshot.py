@@ -74,6 +74,8 @@ class Death:
     """Unix time."""
     lived_seconds: float
     was_ready: bool
+    was_useful: bool
+    """Whether it had finished, or put, a task."""
     memory_bytes: int | None
     """Resident, when it was last looked at: at most a second or so before."""
     stack: str

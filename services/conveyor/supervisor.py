@@ -140,7 +140,7 @@ class Supervisor:
             self._start(slot)
         except ConveyorError as error:  # no process to be had now; perhaps later
             log.warning("worker not started", extra=fields(slot=slot.name, reason=str(error)))
-            self._restart_later(slot, lived_seconds=0.0, was_ready=False, how=str(error))
+            self._restart_later(slot, lived_seconds=0.0, was_ready=False, was_useful=False, how=str(error))
             return False
         return True
 
@@ -261,10 +261,10 @@ class Supervisor:
             log.error("producer died; what it had put is still done", extra=about)
             return
         log.warning("worker died", extra=about)
-        self._restart_later(slot, death.lived_seconds, death.was_ready, death.how)
+        self._restart_later(slot, death.lived_seconds, death.was_ready, death.was_useful, death.how)
 
-    def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, how: str) -> None:
-        delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready)
+    def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, was_useful: bool, how: str) -> None:
+        delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready, was_useful)
         if delay is None:
             times = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
             self._break(f"{slot.name} died {times} before it was ready: {how}")
