@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from conveyor.bench import sessions, watching
+from conveyor.bench.marks import FOLDER_VARIABLE
 from conveyor.bench.watching import Status
 from support.commands import command, environment
+from support.waiting import wait_for
 
 
 def test_a_quick_run_of_one_row_loses_nothing(tmp_path: Path) -> None:
@@ -97,3 +102,31 @@ def test_a_worker_does_not_load_the_benchmark() -> None:
     code = "import sys, conveyor.cli; print([name for name in sys.modules if name.startswith('conveyor.bench')])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_benchmark_that_is_killed_takes_its_trial_along(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "conveyor", "bench", "--rows", "latency"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(tmp_path, TMPDIR=str(tmp_path)),
+    )
+    try:
+        (folder,) = wait_for("the first task's record", lambda: list(tmp_path.glob("conveyor-bench-*/records")))
+        trials = [pid for pid in psutil.pids() if _is_of(pid, str(folder.parent))]
+        assert len(trials) >= 3
+        process.send_signal(number)
+        process.wait(30)
+        wait_for("no process of it", lambda: not any(_is_of(pid, str(folder.parent)) for pid in trials))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_of(pid: int, folder: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(FOLDER_VARIABLE) == folder
+    return False

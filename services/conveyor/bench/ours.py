@@ -32,7 +32,8 @@ def run_pipeline(job: Job, queue: str = QUEUE) -> None:
     )
     report = pipeline.run(metrics=job.metrics)
     if report.exit_code:
-        raise ConveyorError(f"exit code {int(report.exit_code)}: {report.lost} tasks lost; {report.trouble}")
+        trouble = f"; {report.trouble}" if report.trouble else ""
+        raise ConveyorError(f"exit code {int(report.exit_code)}: {report.lost} tasks lost{trouble}")
     if not report.produced == report.processed == job.tasks:
         raise ConveyorError(f"says it has done {report.processed} tasks of {report.produced}, of {job.tasks}")
 

@@ -51,7 +51,7 @@ def _panel(result: RowResult, top: int) -> tuple[list[str], int]:
     sides = [side for side in result.sides if side.status is not Status.MISSING]
     values = {side.contestant: side.median(figure.key) * figure.scale for side in sides}
     known = [value for value in values.values() if value > 0 and math.isfinite(value)]
-    unit = f"{figure.unit}, logarithmic scale"
+    unit = f"{figure.unit}, log scale"
     parts = [_text(10, top + 18, result.row.title, "title")]
     height = _TITLE + len(sides) * (_BAR + _GAP)
     if not known:
