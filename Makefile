@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
 DEV_READY := .venv/.dev-ready
+BENCH_READY := .venv/.bench-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lock dashboards bench up down clean
@@ -29,8 +30,8 @@ format: $(DEV_READY) ## format the code and mend what the linter can
 dashboards: $(DEV_READY) ## generate the Grafana dashboards anew
 	$(BIN)/python monitoring/grafana/generate.py
 
-bench: $(RUN_READY) ## measure the queues against multiprocessing's own
-	$(BIN)/python tests/benchmarks/throughput.py
+bench: $(BENCH_READY) ## measure how fast it is, against its peers; some ten minutes
+	$(BIN)/conveyor bench --peers
 
 up: ## start the whole stack; Grafana on http://127.0.0.1:3000
 	docker compose up --build --detach --wait
@@ -44,6 +45,8 @@ lock: ## resolve the dependencies anew
 		--custom-compile-command "make lock" pyproject.toml -o requirements/run.txt
 	.venv-lock/bin/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
 		--custom-compile-command "make lock" --group dev pyproject.toml -o requirements/dev.txt
+	.venv-lock/bin/uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
+		--custom-compile-command "make lock" --extra bench pyproject.toml -o requirements/bench.txt
 	rm -r .venv-lock
 
 clean: ## remove the environment and what tools left
@@ -63,4 +66,8 @@ $(RUN_READY): .venv/bin/python requirements/run.txt pyproject.toml
 
 $(DEV_READY): $(RUN_READY) requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(BENCH_READY): $(RUN_READY) requirements/bench.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@

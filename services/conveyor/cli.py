@@ -1,4 +1,4 @@
-"""The command line: `conveyor run`, `status`, `workloads`. Parses, checks, and calls; decides nothing itself.
+"""The command line: `conveyor run`, `status`, `workloads`, `bench`. Parses, checks, and calls; decides nothing itself.
 
 Every worker process imports this module too (it is the main module of the `conveyor` script), so whatever takes
 long to import is imported by the command that uses it.
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
     try:
         given = _parse(arguments)
-        commands = {"run": _run, "status": _status, "workloads": _workloads}
+        commands = {"run": _run, "status": _status, "workloads": _workloads, "bench": _bench}
         return commands[given.command](given)
     except ConveyorError as error:
         print(f"conveyor: {error}", file=sys.stderr)
@@ -89,7 +89,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"conveyor {conveyor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|workloads")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|workloads|bench")
 
     run = commands.add_parser(
         "run",
@@ -112,6 +112,21 @@ def _parser() -> Parser:
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.add_argument("--pid", type=int, help="of which run, if there are several")
     commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast it is, against others",
+        description="Measure how fast it is: against the standard library's queue in the same run, and with --peers "
+        "against its pools and other libraries.",
+        epilog="exit codes: 0 measured, whatever the figures; 1 something of Conveyor's own failed; 2 usage",
+        allow_abbrev=False,
+    )
+    bench.add_argument("--peers", action="store_true", help="measure pools and other libraries too (some 10 minutes)")
+    bench.add_argument("--rows", metavar="A,B,...", help="only these rows (all)")
+    bench.add_argument("--rounds", metavar="N", help="of how many measurements the medians are (5, quick 2)")
+    bench.add_argument("--quick", action="store_true", help="fewer and shorter measurements (under a minute)")
+    bench.add_argument("--json", metavar="FILE", help="write all figures to this file, or to standard output with -")
+    bench.add_argument("--picture", metavar="FILE", help="draw the rates as an SVG")
     return parser
 
 
@@ -262,6 +277,13 @@ def _workloads(given: argparse.Namespace) -> int:
         for argument, meaning in about.arguments.items():
             print(f"    {argument:14} {meaning}")
     return 0
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from conveyor.bench import command
+
+    asked = {name: value for name, value in vars(given).items() if name != "command"}
+    return command.run(command.options(**asked))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,19 @@ PACKAGE = Path(conveyor.__file__).parent
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["bench.command", "bench.workload"],
+    ["bench.picture"],
+    ["bench.table"],
+    ["bench.results", "bench.measures"],
+    ["bench.commands", "bench.killing", "bench.rows", "bench.machine"],
+    ["bench.watching"],
+    ["bench.trial"],
+    ["bench.contestants"],
+    ["bench.ours", "bench.peers"],
+    ["bench.stdlib"],
+    ["bench.tasks", "bench.figures", "bench.row"],
+    ["bench.marks", "bench.jobs", "bench.sessions"],
+    ["bench"],
     ["targets", "workloads.kitchen", "workloads.checksum", "live", "control"],
     ["workloads"],
     ["pipeline"],
@@ -90,3 +103,8 @@ def test_imports_point_down() -> None:
 def test_nothing_but_the_wiring_imports_the_exporter() -> None:
     users = {name for name, path in modules().items() if any(m.startswith("exporter") for m in imports(path))}
     assert {name for name in users if not name.startswith("exporter")} == {"cli", "pipeline"}
+
+
+def test_nothing_but_the_command_line_imports_the_benchmark() -> None:
+    users = {name for name, path in modules().items() if any(m.startswith("bench") for m in imports(path))}
+    assert {name for name in users if not name.startswith("bench")} == {"cli"}
