@@ -22,7 +22,7 @@ from typing import Any
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row
 from conveyor.queues import codec
-from conveyor.queues.codec import LARGE_BYTES, PROTOCOL, Chunk, Codec, NotPlainError
+from conveyor.queues.codec import LARGE_BYTES, PROTOCOL, Chunk, Codec, NotPlainError, Piece
 from conveyor.queues.seam import Outlet
 
 # A blocked producer shows a sign of life at least this often.
@@ -30,8 +30,8 @@ BEAT_SECONDS = 1.0
 # So long a gathered task waits at most for others to travel with.
 LINGER_SECONDS = 0.001
 PLAIN_AFTER = 64  # plain tasks in a row make a plain stream; arbitrary
-PLAIN_BYTES = 256  # of a task, on average; to hash a larger one costs more than the one pickle gains
-CHUNK_BYTES = 1 << 18  # about; a larger chunk gains nothing and falls out of the processor's cache
+PLAIN_BYTES = 2048  # of a task, on average; to hash a larger one costs more than the one pickle gains
+CHUNK_BYTES = 1 << 19  # about; a larger chunk gains nothing and falls out of the processor's cache
 
 _now_ns = time.monotonic_ns
 _nothing: dict[object, object] = {}
@@ -48,11 +48,13 @@ class Production:
         self._pid = os.getpid()
         self._codec = Codec.APART
         self._plain_in_a_row = 0
+        self._is_mutable = False
         self._mean_bytes = 0.0
         self._batch = 1
         # The tasks at hand, those before `_shipped` already offered. The main thread adds to it while the flusher may
         # ship; who ships holds the lock.
         self._gathered: list[Any] = []
+        self._gathered_codec = Codec.APART
         self._shipped = 0
         self._shipping = threading.Lock()
         self._gathering = threading.Event()
@@ -81,7 +83,7 @@ class Production:
         self._row.resume_busy(began_ns)
         try:
             with self._interruptions:
-                gathered.extend(self._prepared(source))  # in C: no step of ours between two tasks
+                gathered.extend(self._prepared(source, wanted))  # in C: no step of ours between two tasks
         except BaseException as error:
             if os.getpid() != self._pid:
                 leave_fork(error)
@@ -107,25 +109,33 @@ class Production:
 
     def _size(self) -> int:
         """Return how many tasks to gather: as many as the queue wants, unless they come slowly or are large."""
-        if self._codec is Codec.BUFFERS:
+        if self._codec is Codec.BUFFERS and self._is_mutable:
             return 1
         wanted = min(self._batch, self._outlet.wanted())
         return max(1, min(wanted, int(CHUNK_BYTES / self._mean_bytes))) if self._mean_bytes else wanted
 
-    def _prepared(self, source: Iterator[object]) -> Iterator[object]:
+    def _prepared(self, source: Iterator[object], wanted: int) -> Iterator[object]:
         """Return the tasks as they are gathered: pickled at once, or known to have a hash."""
-        if self._codec is Codec.APART:
+        if self._gathered_codec is Codec.APART:
             return map(pickle.dumps, source, itertools.repeat(PROTOCOL))
-        if self._codec is Codec.PLAIN:
+        if self._gathered_codec is Codec.PLAIN:
             return itertools.filterfalse(_refuses_mutable, source)
-        return source
+        return map(self._frozen if wanted > 1 else codec.pieces_of, source)
+
+    def _frozen(self, task: object) -> list[Piece]:
+        """Return a large task in pieces that do not change with it."""
+        pieces = codec.pieces_of(task)
+        if not codec.is_immutable(pieces):
+            self._is_mutable = True  # from now on one at a time: it is in shared memory before the iterator goes on
+            pieces = [bytes(piece) for piece in pieces]
+        return pieces
 
     def _learn(self, tasks: Iterator[object]) -> None:
         """Choose how the next tasks are written, after some that have gone well."""
         if self._mean_bytes >= LARGE_BYTES:
             self._codec = Codec.BUFFERS
         elif self._codec is Codec.BUFFERS or self._mean_bytes > PLAIN_BYTES:
-            self._codec, self._plain_in_a_row = Codec.APART, 0
+            self._codec, self._plain_in_a_row, self._is_mutable = Codec.APART, 0, False
         elif self._codec is Codec.APART:
             for task in itertools.islice(tasks, PLAIN_AFTER):
                 self._plain_in_a_row = self._plain_in_a_row + 1 if codec.is_plain(task) else 0
@@ -140,7 +150,7 @@ class Production:
             raise self._trouble
         with self._shipping:
             gathered = self._gathered = []
-            self._shipped = 0
+            self._gathered_codec, self._shipped = self._codec, 0
         if wanted > 1:
             self._gathering.set()
             if self._flusher is None:
@@ -171,11 +181,10 @@ class Production:
 
     def _chunks(self, tasks: Sequence[Any]) -> Iterator[Chunk]:
         now_ns = _now_ns()
-        if self._codec is Codec.BUFFERS:
-            for task in tasks:
-                yield codec.large(task, now_ns)
+        if self._gathered_codec is Codec.BUFFERS:
+            yield codec.large(tasks, now_ns)
             return
-        if self._codec is Codec.PLAIN:
+        if self._gathered_codec is Codec.PLAIN:
             try:
                 yield codec.plain(tasks, now_ns)
                 return

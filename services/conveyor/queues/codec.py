@@ -6,8 +6,8 @@ Three ways, and one result: each task arrives as it was when it was yielded, apa
 - PLAIN: one pickle of many tasks, five times as fast. Only for tasks that are immutable all through (numbers, texts,
   bytes, and tuples of them): nobody can tell then whether they were pickled at once or a moment later, or whether two
   of them share a part.
-- BUFFERS: one large task, its buffers out of band (pickle protocol 5), so that no byte is copied on the way
-  into shared memory.
+- BUFFERS: large tasks, in the pieces in which pickle writes them, and their buffers out of band (protocol 5), so that
+  no byte is copied on the way into shared memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from conveyor.errors import TaskNotPicklableError
 
 PROTOCOL = 5
-# From here on a task travels alone. Pickle itself writes a bytes object of this size without copying it.
+# From here on pickle writes a bytes object without copying it.
 LARGE_BYTES = 1 << 16
 Piece = bytes | bytearray | memoryview
 
@@ -77,8 +77,8 @@ def pickled(task: object) -> bytes:
 def apart(payloads: Sequence[bytes], offered_ns: int) -> Chunk:
     """Return a chunk of tasks that were pickled one by one."""
     ends = array("Q", itertools.accumulate(map(len, payloads)))
-    pieces = [ends.tobytes(), *payloads]
-    return Chunk(Codec.APART, len(payloads), pieces, 8 * len(ends) + ends[-1], offered_ns)
+    body = b"".join(payloads) if len(payloads) > 1 else payloads[0]
+    return Chunk(Codec.APART, len(payloads), [ends.tobytes(), body], 8 * len(ends) + len(body), offered_ns)
 
 
 class NotPlainError(Exception):
@@ -109,8 +109,11 @@ def is_plain(task: object) -> bool:
     return type(task) in _ATOMS
 
 
-def large(task: object, offered_ns: int) -> Chunk:
-    """Return a chunk of one large task, no part of it copied. Raises `TaskNotPicklableError`."""
+def pieces_of(task: object) -> list[Piece]:
+    """Return one large task: its pickle, in pieces, then its buffers, none of it copied; with the sizes in front.
+
+    Raises `TaskNotPicklableError`.
+    """
     sink, buffers = _Sink(), list[pickle.PickleBuffer]()
     try:
         pickle.Pickler(sink, PROTOCOL, buffer_callback=buffers.append).dump(task)
@@ -118,17 +121,27 @@ def large(task: object, offered_ns: int) -> Chunk:
     except Exception as error:
         raise _not_picklable(task, error) from error
     sizes = [sum(map(len, sink.pieces)), *(view.nbytes for view in views)]
-    head = struct.pack(f"<Q{len(sizes)}Q", len(sizes), *sizes)
-    return Chunk(Codec.BUFFERS, 1, [head, *sink.pieces, *views], len(head) + sum(sizes), offered_ns)
+    return [struct.pack(f"<Q{len(sizes)}Q", len(sizes), *sizes), *sink.pieces, *views]
+
+
+def is_immutable(pieces: Sequence[Piece]) -> bool:
+    """Return whether the task can go on to change without these pieces of it changing too."""
+    return all(type(piece) is bytes for piece in pieces)
+
+
+def large(tasks: Sequence[Sequence[Piece]], offered_ns: int) -> Chunk:
+    """Return a chunk of large tasks, given in pieces."""
+    pieces = list(itertools.chain.from_iterable(tasks))
+    return Chunk(Codec.BUFFERS, len(tasks), pieces, sum(map(len, pieces)), offered_ns)
 
 
 class _Sink:
     """A file that keeps what is written to it in the pieces in which it came."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
+        self.pieces: list[Piece] = []
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: Piece) -> None:
         self.pieces.append(piece)
 
 
@@ -145,20 +158,31 @@ def tasks_of(codec: Codec, payload: memoryview, count: int, first: int, last: in
     """Return an iterator over some tasks of a chunk. It raises what unpickling a task raises, and can go on."""
     if codec is Codec.PLAIN:
         return iter(pickle.loads(payload)[first:last])
+    if codec is Codec.APART:
+        body, edges = _apart(payload, count, first, last)
+        return map(pickle.loads, map(body.__getitem__, map(slice, edges, edges[1:])))
     return map(_loads, bodies_of(codec, payload, count, first, last))
 
 
 def bodies_of(codec: Codec, payload: memoryview, count: int, first: int, last: int) -> list[list[memoryview]]:
     """Return for each of these tasks its pickle, followed by its buffers. Not for a plain chunk."""
-    if codec is Codec.BUFFERS:
+    if codec is Codec.APART:
+        body, edges = _apart(payload, count, first, last)
+        return [[body[a:b]] for a, b in itertools.pairwise(edges)]
+    bodies = []
+    for _ in range(last):
         number = struct.unpack_from("<Q", payload)[0]
         edges = [8 * (number + 1), *struct.unpack_from(f"<{number}Q", payload, 8)]
         edges = list(itertools.accumulate(edges))
-        return [[payload[a:b] for a, b in itertools.pairwise(edges)]]
-    ends = payload[: 8 * count].cast("Q")
-    body = payload[8 * count :]
-    edges = [ends[first - 1] if first else 0, *ends[first:last]]
-    return [[body[a:b]] for a, b in itertools.pairwise(edges)]
+        bodies.append([payload[a:b] for a, b in itertools.pairwise(edges)])
+        payload = payload[edges[-1] :]
+    return bodies[first:]
+
+
+def _apart(payload: memoryview, count: int, first: int, last: int) -> tuple[memoryview, list[int]]:
+    """Return the pickles of a chunk, one behind the other, and the edges of those asked for."""
+    ends = payload[: 8 * count].cast("Q")[max(0, first - 1) : last].tolist()
+    return payload[8 * count :], ends if first else [0, *ends]
 
 
 def _loads(body: list[memoryview]) -> Any:

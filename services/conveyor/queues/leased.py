@@ -381,10 +381,14 @@ class LeasedTaskQueue:
 
 def _receive(line: socket.socket) -> bytes:
     """Return a message, or nothing if there is none or will be none."""
-    try:
-        return line.recv(wire.MAX_BYTES)
-    except (BlockingIOError, ConnectionError):
-        return b""
+    while True:
+        try:
+            return line.recv(wire.MAX_BYTES)
+        except BlockingIOError:
+            return b""
+        except ConnectionError:
+            # It has ended without reading all that we had sent. The kernel says so once, before what it had sent us.
+            continue
 
 
 def _send(line: socket.socket, message: bytes, descriptor: int | None = None) -> None:
