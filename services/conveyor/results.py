@@ -33,16 +33,19 @@ class Inbox:
         self.error: BaseException | None = None
         """What ended the run, or the tasks, too early: to be raised after the last result."""
         self.report: Report | None = None
-        self._outcomes: collections.deque[bytes | TaskDiedError] = collections.deque()
+        # The supervisor's thread adds, the reader's takes all at once and goes through them at its leisure.
+        self._outcomes: list[bytes | TaskDiedError] = []
+        self._at_hand: collections.deque[bytes | TaskDiedError] = collections.deque()
         self._bytes = 0
         self._is_over = False
         self._changed = threading.Condition()
 
-    def add(self, result: bytes) -> None:
+    def add(self, results: list[bytes]) -> None:
         with self._changed:
-            self._outcomes.append(result)
-            self._bytes += len(result)
-            self.has_room = len(self._outcomes) < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
+            self._outcomes += results
+            self._bytes += sum(map(len, results))
+            unread = len(self._outcomes) + len(self._at_hand)
+            self.has_room = unread < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
             self._changed.notify()
 
     def add_dead_letter(self, casualty: Casualty) -> None:
@@ -59,19 +62,29 @@ class Inbox:
 
     def take(self) -> bytes | TaskDiedError | None:
         """Return the next one, or None at the end. Blocks."""
+        if not self._at_hand and not self._refill():
+            return None
+        outcome = self._at_hand.popleft()
+        if not self.has_room and len(self._at_hand) <= MAX_UNREAD // 2:
+            self._make_room()
+        return outcome
+
+    def _refill(self) -> bool:
         with self._changed:
             while not self._outcomes:
                 if self._is_over:
-                    return None
+                    return False
                 self._changed.wait()
-            outcome = self._outcomes.popleft()
-            self._bytes -= len(outcome) if isinstance(outcome, bytes) else 0
-            full = not self.has_room
-            room = len(self._outcomes) <= MAX_UNREAD // 2 and self._bytes <= MAX_UNREAD_BYTES // 2
-            self.has_room = self.has_room or room
-        if full and room:
+            self._at_hand.extend(self._outcomes)
+            self._outcomes, self._bytes = [], 0
+        return True
+
+    def _make_room(self) -> None:
+        """Have the run go on, if that is what it waits for."""
+        with self._changed:
+            self.has_room = len(self._outcomes) <= MAX_UNREAD // 2 and self._bytes <= MAX_UNREAD_BYTES // 2
+        if self.has_room:
             self.resume()
-        return outcome
 
 
 class Results(Iterator[Any]):

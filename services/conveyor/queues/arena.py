@@ -68,23 +68,28 @@ class Arena:
         self._descriptor = descriptor
         self._limit = limit_bytes
         self._gaps = Gaps(reserved_bytes)
-        self._memory = memoryview(b"")
         self._held = 0
+        self.memory = memoryview(b"")
 
     def write(self, pieces: Iterable[Piece], size: int) -> int | None:
         """Store a chunk; return its offset, or None if there is no room until another is freed."""
+        offset = self.allocate(size)
+        if offset is not None:
+            at = offset
+            for piece in pieces:
+                self.memory[at : at + len(piece)] = piece
+                at += len(piece)
+        return offset
+
+    def allocate(self, size: int) -> int | None:
+        """Return the offset of so much free `memory`, or None if there is none until a chunk is freed."""
         offset = self._gaps.take(size)
         if offset is None:
             if self._held and self._held + size > self._limit:
                 return None
             self._grow(size)
             offset = self._gaps.take(size)
-            assert offset is not None
         self._held += size
-        at = offset
-        for piece in pieces:
-            self._memory[at : at + len(piece)] = piece
-            at += len(piece)
         return offset
 
     def free(self, offset: int, size: int) -> None:
@@ -96,7 +101,7 @@ class Arena:
         end = max(FIRST_BYTES, 2 * self._gaps.end, self._gaps.end + _rounded(size))
         os.truncate(self._descriptor, end)
         self._gaps.grow(end)
-        self._memory = memoryview(mmap.mmap(self._descriptor, end))
+        self.memory = memoryview(mmap.mmap(self._descriptor, end))
 
 
 class Window:

@@ -13,9 +13,8 @@ import contextlib
 import functools
 import os
 import socket
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.descriptors import Descriptor
@@ -220,9 +219,9 @@ class LeasedTaskQueue:
 
     def _read_results(self, slot: int, places: Sequence[int]) -> None:
         """Pass results on; their places are pairs of offset and size."""
-        if self._results is not None:
-            for offset, size in zip(places[::2], places[1::2], strict=True):
-                self._results.add(bytes(self._windows[slot].view(offset, size)))
+        if self._results is not None and places:
+            view = self._windows[slot].view
+            self._results.add([bytes(view(offset, size)) for offset, size in _pairs(places)])
 
     def _rescue_results(self, slot: int, tasks: int) -> None:
         """Pass on what a dead consumer had kept and not reported: that of so many tasks."""
@@ -230,8 +229,8 @@ class LeasedTaskQueue:
         if window is None:
             return
         if self._results is not None and tasks:
-            for offset, size in struct.iter_unpack("QQ", window.view(0, 16 * tasks)):
-                self._results.add(bytes(window.view(offset, size)))
+            places = window.view(0, 16 * tasks).cast("Q").tolist()
+            self._results.add([bytes(window.view(offset, size)) for offset, size in _pairs(places)])
         window.close()
 
     def _charge(self, chunk: StoredChunk, tasks: int) -> None:
@@ -377,6 +376,10 @@ class LeasedTaskQueue:
         self._producers.clear()
         self._consumers.clear()
         self._windows.clear()
+
+
+def _pairs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    return zip(numbers[::2], numbers[1::2], strict=True)
 
 
 def _receive(line: socket.socket) -> bytes:

@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
@@ -23,6 +22,7 @@ from conveyor.queues.pace import MAX_LEASE_TASKS
 from conveyor.queues.seam import Lease, QueueEndedError
 from conveyor.queues.wire import Kind
 
+SEGMENT_BYTES = 1 << 16  # of results; arbitrary
 TABLE_BYTES = 16 * MAX_LEASE_TASKS
 # As numbers: to combine the flags takes longer than to receive a message.
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -152,9 +152,11 @@ class LeasedIntake:
         # Where results go, if they are wanted: each is written, then its place into a table at the beginning of the
         # memory, then the task is counted as done. So the supervisor finds them, whatever happens to us.
         self._arena: Arena | None = None
-        self._table = memoryview(b"")
+        self._table = self._results = memoryview(b"")
         self._kept: list[int] = []
-        self._unread: deque[tuple[int, list[int]]] = deque()
+        self._segment = self._at = self._end = 0  # of the memory, where the next results go
+        self._full: deque[tuple[int, int, int]] = deque()  # other segments: the last lease in it, offset, size
+        self._lease = 0
 
     def __reduce__(self) -> tuple[object, ...]:
         return LeasedIntake, self._given
@@ -172,9 +174,9 @@ class LeasedIntake:
                 self._windows.pop(wire.read_forget(data)).close()
                 continue
             grant = wire.read_grant(data)
-            while self._arena and self._unread and self._unread[0][0] <= grant.settled:
-                for offset, size in _pairs(self._unread.popleft()[1]):
-                    self._arena.free(offset, size)
+            self._lease = grant.number
+            while self._full and self._full[0][0] <= grant.settled and self._arena:
+                self._arena.free(*self._full.popleft()[1:])
             if descriptor is not None:
                 self._windows[grant.arena] = Window(descriptor)
             return Lease(
@@ -189,19 +191,30 @@ class LeasedIntake:
             )
 
     def keep(self, result: bytes) -> None:
-        assert self._arena is not None
-        offset = self._arena.write([result], len(result))
-        assert offset is not None
+        size, offset = len(result), self._at
+        if offset + size > self._end:
+            offset = self._begin_segment(size)
+        self._results[offset : offset + size] = result
+        self._at = offset + size
         place = len(self._kept)
-        self._kept += offset, len(result)
-        self._table[place], self._table[place + 1] = offset, len(result)
+        self._kept += offset, size
+        self._table[place], self._table[place + 1] = offset, size
 
     def report(self, lease: Lease, done: int, took_ns: int) -> None:
         assert self._line is not None
         self._line.send(wire.done(wire.Done(lease.number, done, took_ns, tuple(self._kept))))
-        if self._kept:
-            self._unread.append((lease.number, self._kept))
-            self._kept = []
+        self._kept = []
+
+    def _begin_segment(self, size: int) -> int:
+        """Take new memory for results, of at least this size; return its offset."""
+        assert self._arena is not None
+        if self._end:
+            self._full.append((self._lease, self._segment, self._end - self._segment))
+        size = max(size, SEGMENT_BYTES)
+        offset = self._arena.allocate(size)
+        assert offset is not None  # there is no limit: what limits results is that they are read
+        self._segment, self._end, self._results = offset, offset + size, self._arena.memory
+        return offset
 
     def _connect(self) -> _Line:
         line, memory = self._given
@@ -212,10 +225,6 @@ class LeasedIntake:
             self._table = memoryview(mmap.mmap(memory.number, TABLE_BYTES)).cast("Q")
         self._line.send(wire.READY)
         return self._line
-
-
-def _pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    return zip(numbers[::2], numbers[1::2], strict=True)
 
 
 def pair() -> tuple[socket.socket, Descriptor]:

@@ -119,8 +119,8 @@ class ResultSink(Protocol):
     has_room: bool
     """Whether more are wanted now; what is under way still comes. Any thread may change it."""
 
-    def add(self, result: bytes) -> None:
-        """Take a result, as it was kept."""
+    def add(self, results: list[bytes]) -> None:
+        """Take results, as they were kept."""
 
     def add_dead_letter(self, casualty: Casualty) -> None:
         """Take the news that there will be no result of this task."""
