@@ -117,16 +117,30 @@ class Pipeline:
         if twice := {name for name, number in collections.Counter(names).items() if number > 1}:
             raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
 
-    def run(self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver") -> Report:
+    def run(
+        self,
+        *,
+        metrics: str = "off",
+        drain_timeout: float = 8.0,
+        start_method: str = "forkserver",
+        max_attempts: int = 3,
+    ) -> Report:
         """Do all the work and report on it.
 
-        `metrics` is HOST:PORT, or off. SIGTERM or SIGINT drains for at most `drain_timeout` seconds, a second
-        one stops at once. Raises `ConfigurationError` before any worker starts: a function that cannot be
-        sent to a process, a port that is taken.
+        `metrics` is HOST:PORT, or off. A task is given up once it was in hand at `max_attempts` deaths. SIGTERM or
+        SIGINT drains for at most `drain_timeout` seconds, a second one stops at once. Raises `ConfigurationError`
+        before any worker starts: a function that cannot be sent to a process, a port that is taken.
         """
-        return self._run(_settings(metrics, drain_timeout, start_method))
+        return self._run(_settings(metrics, drain_timeout, start_method, max_attempts))
 
-    def results(self, *, metrics: str = "off", drain_timeout: float = 8.0, start_method: str = "forkserver") -> Results:
+    def results(
+        self,
+        *,
+        metrics: str = "off",
+        drain_timeout: float = 8.0,
+        start_method: str = "forkserver",
+        max_attempts: int = 3,
+    ) -> Results:
         """Do all the work in the background, and return an iterator over what the consumers return, as it comes.
 
         Tasks are pulled and done only as fast as results are read. A killed worker costs no result, and repeats none.
@@ -134,7 +148,7 @@ class Pipeline:
         """
         if self.queue != "leased":
             raise ConfigurationError(f"queue: {self.queue!r} carries no results; give 'leased'")
-        settings = _settings(metrics, drain_timeout, start_method)
+        settings = _settings(metrics, drain_timeout, start_method, max_attempts)
         self._check_picklable()
         inbox, stops = Inbox(), StopRequests()
         return Results(lambda: self._run(settings, inbox, stops), inbox, stops.now)
@@ -269,8 +283,14 @@ def _consume(function: Callable[[Any], object], queue: TaskQueue, keeps_results:
     return Consume(function, queue.intake(slot), keeps_results)
 
 
-def _settings(metrics: str, drain_timeout: float, start_method: str) -> Settings:
-    return read({"metrics": metrics, "drain_timeout_seconds": str(drain_timeout), "start_method": start_method}, {})
+def _settings(metrics: str, drain_timeout: float, start_method: str, max_attempts: int) -> Settings:
+    flags = {
+        "metrics": metrics,
+        "drain_timeout_seconds": drain_timeout,
+        "start_method": start_method,
+        "max_attempts": max_attempts,
+    }
+    return read({name: str(value) for name, value in flags.items()}, {})
 
 
 def _check_picklable(what: str, value: object) -> None:

@@ -14,7 +14,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_its_pipeline_of_ten_lines_runs_as_it_says(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "README.md").write_text("one\ntwo\n")
     arguments = (f"path={tmp_path / 'README.md'}", "--consumers", "4", "--metrics", "off")

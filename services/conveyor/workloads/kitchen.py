@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
+import signal
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import current_process
@@ -80,6 +83,7 @@ def kitchen(
     lang: Literal["en", "zh"] = "en",
     wave: float = 0.0,
     spill: float = 0.0,
+    poison: float = 0.0,
 ) -> Pipeline:
     """Cooks make dishes, diners eat them.
 
@@ -91,6 +95,7 @@ def kitchen(
     lang: language of names and lines
     wave: seconds from one rush hour to the next; 0 keeps the load even
     spill: share of the dishes whose eating fails, from 0 to 1
+    poison: share of the dishes that kill whoever eats them, from 0 to 1
     """
     for name, value in {"dishes": dishes, "rounds": rounds, "wave": wave}.items():
         _check(name, value, 0, math.inf)
@@ -98,6 +103,7 @@ def kitchen(
     _check("diners", diners, 1, MAX_WORKERS)
     _check("speed", speed, *SPEEDS)
     _check("spill", spill, 0, 1)
+    _check("poison", poison, 0, 1)
     words = LANGUAGES[lang]
     foods = itertools.cycle(words.foods)
     return Pipeline(
@@ -117,7 +123,7 @@ def kitchen(
             )
             for number in range(1, cooks + 1)
         ],
-        consumer=Diner(words, speed, spill),
+        consumer=Diner(words, speed, spill, poison),
         consumers=diners,
         consumer_name=words.diner_name,
         maxsize=STEAMER_PLACES,
@@ -154,8 +160,11 @@ class Diner:
     words: Words
     speed: float
     spill: float
+    poison: float
 
     def __call__(self, dish: str) -> None:
+        if zlib.crc32(dish.encode()) < self.poison * 2**32:  # the same dish each time
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(random.uniform(*EATING_SECONDS) / self.speed)
         diner = current_process().name
         if random.random() < self.spill:
