@@ -22,10 +22,10 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import struct
 import weakref
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from conveyor.descriptors import Descriptor
 
@@ -48,6 +48,7 @@ _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
     _WAIT_TIME, _BUSY, _BLOCKED,
 ) = range(_DONE + 1, _DONE + 16)  # fmt: skip
 WORDS_PER_ROW = 64
+_ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 
@@ -71,8 +72,10 @@ class Order(enum.IntEnum):
     STOP = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+_STATES = tuple(State)  # by number; to call the enum takes longer
+
+
+class Tally(NamedTuple):
     """One row, read at one moment. Times in nanoseconds of the monotonic clock."""
 
     state: State
@@ -255,18 +258,17 @@ class Row:
     def read(self, now_ns: int) -> Tally:
         """Return the row as it stands. Take `now_ns` before the call: no watch then reads backwards."""
         # Two copies: with the histograms read first, they never hold more than the counts.
-        copy = bytes(self._words[:_DONE]), bytes(self._words[_DONE:])
-        words: Sequence[int] = memoryview(b"".join(copy)).cast("Q")
+        words = _ROW.unpack(bytes(self._words[:_DONE]) + bytes(self._words[_DONE:]))
         busy, blocked = words[_BUSY], words[_BLOCKED]
-        *fast, _slowest = words[_SUCCEEDED:_FAILED]
-        failures = tuple(words[_FAILED:_WAITS])
+        fast = words[_SUCCEEDED : _FAILED - 1]
+        failures = words[_FAILED:_WAITS]
         failed = sum(failures)
         processed = words[_DONE] + failed
         return Tally(
-            state=State(words[_STATE]),
+            state=_STATES[words[_STATE]],
             put=words[_PUT],
             offered=words[_OFFERED],
-            waits=tuple(words[_WAITS:_DONE]),
+            waits=words[_WAITS:_DONE],
             succeeded=(*fast, words[_DONE] - sum(fast)),
             failures=failures,
             failed=failed,

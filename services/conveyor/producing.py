@@ -104,7 +104,7 @@ class Production:
             self._offer(codec.apart([codec.pickled(odd[0])], _now_ns()))
         else:
             self._learn(itertools.islice(kept, len(gathered)))
-        self._batch = 1 if took_ns > LINGER_SECONDS * 1e9 else 2 * wanted
+        self._batch = max(1, wanted // 8) if took_ns > LINGER_SECONDS * 1e9 else 2 * wanted
         return len(gathered) + len(odd) == wanted
 
     def _size(self) -> int:

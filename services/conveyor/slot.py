@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import os
 import signal
 import time
@@ -141,7 +142,7 @@ class Slot:
             _end(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
         row, tally = self._ledger.rows[self._index], self.tally(now_ns)
         if by_us:
-            tally = replace(tally, in_progress=0)
+            tally = tally._replace(in_progress=0)
         casualty = self._queue.bury(self._index, row, tally)
         row.settle(now_ns)
         if casualty is not None:
@@ -232,7 +233,7 @@ class Slot:
             blocked_seconds=tally.blocked_ns / NANOSECONDS,
             task_age_seconds=(now_ns - tally.task_began_ns) / NANOSECONDS if tally.in_progress else None,
             task_seconds=tally.task_ns / NANOSECONDS,
-            task_buckets=tuple(map(sum, zip(tally.succeeded, tally.failures, strict=True))),
+            task_buckets=tuple(map(operator.add, tally.succeeded, tally.failures)),
             wait_seconds=tally.wait_ns / NANOSECONDS,
             wait_buckets=tally.waits,
             restarts=dict(self.restarts),
