@@ -79,6 +79,7 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
         desired={role: sum(s.role is role for s in slots) for role in Role},
         slots=slots,
         failures={},
+        deaths=(),
         trouble=None,
         ending=None,
     )

@@ -35,7 +35,8 @@ from conveyor.snapshot import QueueStatistics
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
 LIMIT_BYTES = 64 << 20
-LOOK_SECONDS = 0.005  # how often one who sits on tasks is looked for, while others are idle
+# How often one who sits on tasks is looked for while others are idle; less and less often while it is in vain.
+LOOK_SECONDS, MAX_LOOK_SECONDS = 0.005, 0.25
 SETTLE_SECONDS = 0.001  # until what a worker stored is surely seen here, and the other way round: far more than enough
 
 _CODECS = tuple(Codec)  # by number; to call the enum takes longer
@@ -78,6 +79,7 @@ class LeasedTaskQueue:
         """The memory in which a consumer keeps its results."""
         self._settled: dict[int, int] = {}
         self._news: Callable[[], None] | None = None
+        self._look_seconds = LOOK_SECONDS
         self._is_looking = False
         self._is_pumping = False
         # Written here, read by any thread.
@@ -214,6 +216,7 @@ class LeasedTaskQueue:
             self._settled[slot] = report.number
             self._pace.learn(report.done, report.took_ns)
             self._charge(span.chunk, handed_back)
+            self._look_seconds = LOOK_SECONDS
             self._settle(span)
         return True
 
@@ -273,9 +276,7 @@ class LeasedTaskQueue:
                 line = self._producers[answer.producer].line
                 if line is not None:
                     _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
-        if not self._is_looking and self._leases.may_be_overdue:
-            self._is_looking = True
-            self._loop.after(LOOK_SECONDS, self._look)
+        self._look_later()
 
     def _send_lease(self, slot: int, lease: Lease) -> None:
         span, chunk = lease.span, lease.span.chunk
@@ -305,9 +306,13 @@ class LeasedTaskQueue:
             self._loop.after(
                 SETTLE_SECONDS, functools.partial(self._cut, slot, lease.number, last, tally.lease, tally.claim)
             )
-        if self._leases.may_be_overdue and not self._is_looking:
+        self._look_seconds = min(2 * self._look_seconds, MAX_LOOK_SECONDS)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._is_looking and self._leases.may_be_overdue:
             self._is_looking = True
-            self._loop.after(LOOK_SECONDS, self._look)
+            self._loop.after(self._look_seconds, self._look)
 
     def _cut(self, slot: int, number: int, last: int, lease: int, claim: int) -> None:
         """Take back what a consumer has not claimed, if it has not gone on meanwhile."""
@@ -316,6 +321,7 @@ class LeasedTaskQueue:
             return
         for span in self._leases.cut(slot, number, claim if lease == number else 0):
             self._charge(span.chunk, span.tasks)
+            self._look_seconds = LOOK_SECONDS
         self._pump_soon()
 
     # -- deaths --------------------------------------------------------------------------------------------
