@@ -14,7 +14,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.descriptors import Descriptor
@@ -27,6 +27,7 @@ from conveyor.queues.effigy import likeness
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet, pair
 from conveyor.queues.leases import Lease, Leases, Span, StoredChunk, Suspect
 from conveyor.queues.pace import LEASE_NS, Pace
+from conveyor.queues.relief import Relief
 from conveyor.queues.seam import Casualty, Counts, Intake, Outlet
 from conveyor.queues.setup import Setup
 from conveyor.queues.wire import Kind
@@ -35,9 +36,6 @@ from conveyor.snapshot import QueueStatistics
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
 LIMIT_BYTES = 64 << 20
-# How often one who sits on tasks is looked for while others are idle; less and less often while it is in vain.
-LOOK_SECONDS, MAX_LOOK_SECONDS = 0.005, 0.25
-SETTLE_SECONDS = 0.001  # until what a worker stored is surely seen here, and the other way round: far more than enough
 
 _CODECS = tuple(Codec)  # by number; to call the enum takes longer
 
@@ -79,8 +77,7 @@ class LeasedTaskQueue:
         """The memory in which a consumer keeps its results."""
         self._settled: dict[int, int] = {}
         self._news: Callable[[], None] | None = None
-        self._look_seconds = LOOK_SECONDS
-        self._is_looking = False
+        self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
         # Written here, read by any thread.
         self._redelivered = 0
@@ -107,6 +104,9 @@ class LeasedTaskQueue:
         if self._results is None:
             return LeasedIntake(theirs, None)
         memory = new_memory()
+        unused = self._windows.pop(slot, None)  # of a process that never was
+        if unused is not None:
+            unused.close()
         self._windows[slot] = Window(memory)
         return LeasedIntake(theirs, Descriptor(memory))
 
@@ -129,8 +129,7 @@ class LeasedTaskQueue:
         done, again, suspect = self._leases.bury(slot, tally.processed, tally.lease if tally.in_progress else 0)
         casualty = self._casualty(suspect) if suspect else None
         self._rescue_results(slot, sum(span.tasks for span in done) - bool(suspect and suspect.is_dead_letter))
-        for span in again:
-            self._charge(span.chunk, span.tasks)
+        self._wait_again(again)
         for span in done:
             self._settle(span)
         self._pump_soon()
@@ -215,8 +214,8 @@ class LeasedTaskQueue:
             self._read_results(slot, report.results)
             self._settled[slot] = report.number
             self._pace.learn(report.done, report.took_ns)
-            self._charge(span.chunk, handed_back)
-            self._look_seconds = LOOK_SECONDS
+            if handed_back:
+                self._credit.leased(span.chunk.arena, -handed_back)
             self._settle(span)
         return True
 
@@ -236,10 +235,11 @@ class LeasedTaskQueue:
             self._results.add([bytes(window.view(offset, size)) for offset, size in _pairs(places)])
         window.close()
 
-    def _charge(self, chunk: StoredChunk, tasks: int) -> None:
-        """Count tasks that come back as waiting again."""
-        if tasks:
-            self._credit.leased(chunk.arena, -tasks)
+    def _wait_again(self, spans: Iterable[Span]) -> None:
+        """Count tasks that came back as waiting, and give them out."""
+        for span in spans:
+            self._credit.leased(span.chunk.arena, -span.tasks)
+        self._pump_soon()
 
     def _settle(self, span: Span) -> None:
         """Take note that these tasks are over."""
@@ -276,7 +276,7 @@ class LeasedTaskQueue:
                 line = self._producers[answer.producer].line
                 if line is not None:
                     _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
-        self._look_later()
+        self._relief.look_later()
 
     def _send_lease(self, slot: int, lease: Lease) -> None:
         span, chunk = lease.span, lease.span.chunk
@@ -292,37 +292,6 @@ class LeasedTaskQueue:
         else:
             producer.known_to.add(slot)
             _send(self._consumers[slot], message, producer.memory)
-
-    # -- one slow task delays nothing but itself -----------------------------------------------------------
-
-    def _look(self) -> None:
-        self._is_looking = False
-        for slot, lease in self._leases.overdue(time.monotonic_ns()):
-            row = self._rows[slot]
-            tally = row.read(0)
-            last = self._leases.last_number(slot)
-            row.void(last)
-            row.revoke(lease.number, tally.claim if tally.lease == lease.number else 0)
-            self._loop.after(
-                SETTLE_SECONDS, functools.partial(self._cut, slot, lease.number, last, tally.lease, tally.claim)
-            )
-        self._look_seconds = min(2 * self._look_seconds, MAX_LOOK_SECONDS)
-        self._look_later()
-
-    def _look_later(self) -> None:
-        if not self._is_looking and self._leases.may_be_overdue:
-            self._is_looking = True
-            self._loop.after(self._look_seconds, self._look)
-
-    def _cut(self, slot: int, number: int, last: int, lease: int, claim: int) -> None:
-        """Take back what a consumer has not claimed, if it has not gone on meanwhile."""
-        tally = self._rows[slot].read(0)
-        if (tally.lease, tally.claim) != (lease, claim) or self._leases.last_number(slot) != last:
-            return
-        for span in self._leases.cut(slot, number, claim if lease == number else 0):
-            self._charge(span.chunk, span.tasks)
-            self._look_seconds = LOOK_SECONDS
-        self._pump_soon()
 
     # -- deaths --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,70 @@
+"""One slow task delays nothing but itself: who sits on tasks while others are idle is relieved of them.
+
+A consumer that is in a long task, or stopped, cannot hand anything back. So the supervisor takes it, with the help of
+a few words in the ledger: the consumer announces what it will do before it reads how far it may go, and the
+supervisor says how far before it reads the announcement. One of the two sees the other, and a moment later both know.
+
+Called in the supervisor's loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from conveyor.ledger import Row
+from conveyor.queues.leases import Leases, Span
+from conveyor.queues.seam import Watcher
+
+# How often one who sits on tasks is looked for while others are idle; less and less often while it is in vain.
+LOOK_SECONDS, MAX_LOOK_SECONDS = 0.005, 0.25
+SETTLE_SECONDS = 0.001  # until what a worker stored is surely seen here, and the other way round: far more than enough
+
+
+class Relief:
+    """Looks for consumers that sit on tasks, and takes these back."""
+
+    def __init__(
+        self, leases: Leases, rows: Sequence[Row], loop: Watcher, wait_again: Callable[[Iterable[Span]], None]
+    ) -> None:
+        """`wait_again` is called with what was taken back."""
+        self._leases = leases
+        self._rows = rows
+        self._loop = loop
+        self._wait_again = wait_again
+        self._is_looking = False
+        self._pause_seconds = LOOK_SECONDS
+
+    def look_later(self) -> None:
+        """Look soon, if there may be something to see."""
+        if self._is_looking:
+            return
+        if self._leases.may_be_overdue:
+            self._is_looking = True
+            self._loop.after(self._pause_seconds, self._look)
+        else:
+            self._pause_seconds = LOOK_SECONDS
+
+    def _look(self) -> None:
+        self._is_looking = False
+        for slot, lease in self._leases.overdue(time.monotonic_ns()):
+            row = self._rows[slot]
+            seen = row.read(0)
+            last = self._leases.last_number(slot)
+            claimed = seen.claim if seen.lease == lease.number else 0
+            row.void(last)
+            row.revoke(lease.number, claimed)
+            check = functools.partial(self._cut, slot, lease.number, last, (seen.lease, seen.claim), claimed)
+            self._loop.after(SETTLE_SECONDS, check)
+        self._pause_seconds = min(2 * self._pause_seconds, MAX_LOOK_SECONDS)
+        self.look_later()
+
+    def _cut(self, slot: int, number: int, last: int, seen: tuple[int, int], claimed: int) -> None:
+        """Take back what a consumer has not claimed, if it has not gone on meanwhile."""
+        now = self._rows[slot].read(0)
+        if (now.lease, now.claim) == seen and self._leases.last_number(slot) == last:
+            again = self._leases.cut(slot, number, claimed)
+            if again:
+                self._pause_seconds = LOOK_SECONDS
+                self._wait_again(again)
