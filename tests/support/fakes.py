@@ -81,6 +81,7 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
         failures={},
         trouble=None,
         ending=None,
+        deaths=(),
     )
     return dataclasses.replace(run, **changes)
 
