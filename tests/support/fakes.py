@@ -82,6 +82,7 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
         deaths=(),
         trouble=None,
         ending=None,
+        deaths=(),
     )
     return dataclasses.replace(run, **changes)
 

@@ -27,18 +27,28 @@ LAYERS = [
     ["bench"],
     ["targets", "workloads.kitchen", "workloads.checksum", "live", "control"],
     ["workloads"],
+    ["imap"],
     ["pipeline"],
     ["exporter"],
+    ["feeding"],
+    ["results"],
     ["report"],
     ["supervisor"],
     ["roster"],
     ["slot", "stall"],
     ["worker", "restarts", "loop", "failures"],
+    ["producing", "consuming"],
     ["settings"],
     ["queues", "processes"],
-    ["queues.sentinel", "queues.joinable"],
-    ["queues.stdlib"],
+    ["queues.sentinel", "queues.joinable", "queues.leased"],
+    ["queues.setup"],
+    ["queues.stdlib", "queues.leased_ends"],
     ["queues.seam"],
+    ["queues.leases", "queues.credit", "queues.effigy"],
+    ["queues.pace", "queues.wire", "queues.arena"],
+    ["outcomes"],
+    ["queues.codec"],
+    ["interruptions"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
     ["descriptors"],
     ["errors"],
@@ -71,7 +81,9 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "conveyor":
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.append(full if full.removeprefix("conveyor.") in known else node.module)
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.startswith("conveyor.")]
         for name in names:

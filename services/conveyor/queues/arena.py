@@ -83,12 +83,13 @@ class Arena:
 
     def allocate(self, size: int) -> int | None:
         """Return the offset of so much free `memory`, or None if there is none until a chunk is freed."""
+        if self._held and self._held + size > self._limit:
+            return None
         offset = self._gaps.take(size)
         if offset is None:
-            if self._held and self._held + size > self._limit:
-                return None
             self._grow(size)
             offset = self._gaps.take(size)
+            assert offset is not None
         self._held += size
         return offset
 

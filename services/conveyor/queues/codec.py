@@ -30,7 +30,7 @@ PROTOCOL = 5
 LARGE_BYTES = 1 << 16
 Piece = bytes | bytearray | memoryview
 
-_ATOMS = (int, str, float, bytes, bool, type(None), complex)
+_ATOMS = (int, str, float, bytes, bool, type(None))
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 200
 
@@ -95,17 +95,23 @@ class _PlainPickler(pickle.Pickler):
 def plain(tasks: Sequence[object], offered_ns: int) -> Chunk:
     """Return a chunk of tasks whose hash has been taken, so that no list, dict, set or bytearray is in them.
 
-    Raises `NotPlainError` if there is another object in one.
+    Raises `NotPlainError` if there is another object in one, or if one is nested too deep.
     """
     file = io.BytesIO()
-    _PlainPickler(file, PROTOCOL).dump(tasks)
+    try:
+        _PlainPickler(file, PROTOCOL).dump(tasks)
+    except RecursionError as error:  # by itself, such a task is named
+        raise NotPlainError from error
     return Chunk(Codec.PLAIN, len(tasks), [file.getbuffer()], file.tell(), offered_ns)
 
 
 def is_plain(task: object) -> bool:
     """Return whether the task is immutable all through, as far as exact types tell."""
     if type(task) in (tuple, frozenset):
-        return all(map(is_plain, task))  # type: ignore[call-overload]
+        try:
+            return all(map(is_plain, task))  # type: ignore[call-overload]
+        except RecursionError:
+            return False
     return type(task) in _ATOMS
 
 

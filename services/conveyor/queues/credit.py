@@ -51,8 +51,11 @@ class Credit:
 
     @property
     def share(self) -> int:
-        """Return how many tasks one producer may have granted and waiting."""
-        return -(-self._capacity // max(1, self._open))
+        """Return how many tasks one producer may have granted and waiting.
+
+        Rounded down: if all others sleep on their shares, there is one left for the last.
+        """
+        return max(1, self._capacity // max(1, self._open))
 
     def open(self, producer: int) -> None:
         """Begin with a new producer."""

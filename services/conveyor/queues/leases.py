@@ -231,7 +231,9 @@ class Leases:
         return Suspect(chunk, place, attempt, attempt >= self._max_attempts)
 
     def _take_back(self, span: Span) -> None:
-        self._waiting.appendleft(span)
+        # A suspect is never part of a longer span. It stays one if its next consumer has not even begun with it.
+        is_suspect = span.tasks == 1 and span.first in (span.chunk.attempts or ())
+        (self._suspects if is_suspect else self._waiting).appendleft(span)
         self.waiting_tasks += span.tasks
 
     # -- one slow task delays nothing but itself -----------------------------------------------------------
