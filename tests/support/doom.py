@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import multiprocessing
 import os
 import select
@@ -184,7 +185,7 @@ def doomed(
     pause: bool = False,
 ) -> Pipeline:
     """Numbers, each producer's from a million of its own, done by consumers that keep a diary; somebody is struck."""
-    trap, none = Trap(folder, point, deed), Trap(folder, "", deed)
+    trap, none = Trap(folder, point, deed), untrapped(folder)
     makers = [none] * producers
     if point in PRODUCER_POINTS:
         makers[0], trap = trap, none
@@ -218,5 +219,47 @@ def leave_an_answer_unread(folder: Path, supervisor: int) -> Iterator[int]:
 def hasty(folder: Path) -> Pipeline:
     """A producer that leaves before it has read what it was told."""
     producer = Producer(leave_an_answer_unread, folder, os.getpid())
-    none = Trap(folder, "", "")
-    return Pipeline(producers=[producer], consumer=Noting(folder, none, 0.3, -1, "", False, False, -1), consumers=2)
+    return Pipeline(
+        producers=[producer], consumer=Noting(folder, untrapped(folder), 0.3, -1, "", False, False, -1), consumers=2
+    )
+
+
+def untrapped(folder: Path) -> Trap:
+    """Return what has nobody struck."""
+    return Trap(folder, "", "")
+
+
+class Brisk:
+    """Notes fast tasks, and among them some that take a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self.diary = Diary(folder)
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        if task % 1000 == 0:
+            time.sleep(0.005)
+        until = time.perf_counter_ns() + 5_000
+        while time.perf_counter_ns() < until:
+            pass
+        self.diary.end(task)
+
+
+def for_ever(first: int) -> Iterator[int]:
+    return itertools.count(first)
+
+
+class Naps:
+    """Takes some milliseconds for a task, or next to no time."""
+
+    def __init__(self, millis: float) -> None:
+        self.seconds = millis / 1000
+
+    def __call__(self, task: int) -> None:
+        if self.seconds:
+            time.sleep(self.seconds)
+
+
+def endless(folder: Path, millis: float) -> Pipeline:
+    """Numbers without end."""
+    return Pipeline(name="endless", producers=[Producer(for_ever, 0)] * 2, consumer=Naps(millis), consumers=4)
