@@ -81,3 +81,16 @@ def assert_consistent(seen: Scrape) -> None:
     for labels, up in seen.find("conveyor_worker_up").items():
         states = seen.find("conveyor_worker_state", **dict(labels))
         assert sorted(states.values()) == [0.0] * 4 + [up]
+
+
+def assert_nothing_is_lost(seen: Scrape) -> None:
+    """Assert what must hold within any one scrape of a queue that gives tasks back."""
+    unfinished = seen.sum("conveyor_queue_unfinished_tasks")
+    processed = seen.sum("conveyor_tasks_processed_total")
+    over = processed + seen.sum("conveyor_tasks_dead_lettered_total")
+    assert seen.sum("conveyor_tasks_produced_total") - over == unfinished
+    assert unfinished == seen.sum("conveyor_queue_size") + seen.sum("conveyor_tasks_in_progress")
+    assert seen.sum("conveyor_tasks_lost_total") == 0
+    assert seen.value("conveyor_task_processing_duration_seconds_count") == processed
+    # Not more than one each. A worker counts as up no longer than it lives, and its task as in hand until it is buried.
+    assert set(seen.find("conveyor_tasks_in_progress").values()) <= {0.0, 1.0}
