@@ -82,7 +82,6 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
         deaths=(),
         trouble=None,
         ending=None,
-        deaths=(),
     )
     return dataclasses.replace(run, **changes)
 

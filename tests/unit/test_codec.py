@@ -214,7 +214,7 @@ def test_a_buffer_of_a_task_can_be_changed_and_kept_by_its_consumer() -> None:
         (Frame(bytearray(LARGE_BYTES)), False),
         ([bytes(LARGE_BYTES), Frame(b"abc")], False),
     ],
-    ids=repr,
+    ids=["bytes", "text and bytes", "bytearray", "frame", "bytes and a frame"],
 )
 def test_whether_the_pieces_of_a_task_can_change_is_known(task: object, is_immutable: bool) -> None:
     assert codec.is_immutable(codec.pieces_of(task)) == is_immutable
