@@ -49,7 +49,8 @@ class Loop:
     def unwatch(self, descriptor: int) -> None:
         """Forget the descriptor, if it is watched."""
         if self._actions.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+            with contextlib.suppress(OSError):  # it has been closed, and the kernel has forgotten it
+                self._epoll.unregister(descriptor)
 
     def after(self, seconds: float, action: Action) -> None:
         """Call `action` once, that many seconds from now."""

@@ -129,7 +129,11 @@ def test_whatever_is_not_plain_is_known_for_it_by_its_hash_or_its_pickle(task: o
         codec.plain([1, task], 0)
 
 
-@pytest.mark.parametrize("task", [Point, len, lambda: None, ..., NotImplemented, object()], ids=repr)
+@pytest.mark.parametrize(
+    "task",
+    [Point, len, lambda: None, ..., NotImplemented, object()],
+    ids=["class", "builtin", "lambda", "ellipsis", "not implemented", "object"],
+)
 def test_what_has_a_hash_and_is_no_number_or_text_is_refused_as_plain(task: object) -> None:
     with pytest.raises(NotPlainError):
         codec.plain([(1, task)], 0)
