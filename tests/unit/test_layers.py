@@ -42,7 +42,7 @@ LAYERS = [
     ["queues", "processes"],
     ["queues.sentinel", "queues.joinable", "queues.leased"],
     ["queues.setup"],
-    ["queues.stdlib", "queues.leased_ends"],
+    ["queues.stdlib", "queues.leased_ends", "queues.relief"],
     ["queues.seam"],
     ["queues.leases", "queues.credit", "queues.effigy"],
     ["queues.pace", "queues.wire", "queues.arena"],
