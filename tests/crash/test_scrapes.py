@@ -43,7 +43,7 @@ def kill_again_and_again(run: Run, stop: threading.Event, kills: list[str]) -> N
 
 def test_a_thousand_scrapes_during_kills_hold_together_and_no_counter_falls(tmp_path: Path) -> None:
     arguments = ("rounds=0", "speed=50", "spill=0.05", "cooks=4", "diners=4", "--metrics", "127.0.0.1:0")
-    with running(tmp_path, "kitchen", *arguments) as run:
+    with running(tmp_path, "kitchen", *arguments, "--queue", "joinable") as run:
         url = wait_for("the URL", lambda: re.findall(r"url=(\S+)", run.said()))[0]
         stop, kills, seconds = threading.Event(), list[str](), list[float]()
         killer = threading.Thread(target=kill_again_and_again, args=(run, stop, kills))

@@ -75,7 +75,7 @@ def test_a_process_that_does_not_end_with_its_work_is_ended(tmp_path: Path) -> N
         assert sorted(run.lines()) == ["0", "1", "2", "3", "4"]
 
 
-@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize("queue", [*QUEUES, "leased"])
 @pytest.mark.parametrize("deed", ["return", "exit", "raise"])
 @pytest.mark.parametrize("workload", ["forking", "forking_producer"])
 def test_a_child_that_a_function_forks_never_gets_into_the_loop(
@@ -87,17 +87,23 @@ def test_a_child_that_a_function_forks_never_gets_into_the_loop(
         assert (run.report["produced"], run.report["processed"], run.report["failed"]) == (20, 20, 0)
 
 
+@pytest.mark.parametrize(
+    ("queue", "code", "lost", "given_up"), [("sentinel", 3, 1, 0), ("joinable", 3, 1, 0), ("leased", 1, 0, 1)]
+)
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
-def test_a_killed_consumer_is_noticed_though_its_child_lives_on(tmp_path: Path, method: str) -> None:
-    with start(tmp_path, "forking", "deed=outlive", "--start-method", method) as run:
-        assert run.wait(15.0) == 3
-        assert run.report["lost"] == 1
+def test_a_killed_consumer_is_noticed_though_its_child_lives_on(
+    tmp_path: Path, method: str, queue: str, code: int, lost: int, given_up: int
+) -> None:
+    with start(tmp_path, "forking", "deed=outlive", "--start-method", method, "--queue", queue) as run:
+        assert run.wait(15.0) == code
+        assert (run.report["lost"], run.report["dead_lettered"], run.report["processed"]) == (lost, given_up, 19)
         for process in run.processes():  # the child itself: no worker of ours, but ours to clean up
             process.kill()
 
 
-def test_a_consumer_can_use_a_pool_of_its_own(tmp_path: Path) -> None:
-    with start(tmp_path, "forking", "deed=pool", "tasks=60") as run:
+@pytest.mark.parametrize("queue", [*QUEUES, "leased"])
+def test_a_consumer_can_use_a_pool_of_its_own(tmp_path: Path, queue: str) -> None:
+    with start(tmp_path, "forking", "deed=pool", "tasks=60", "--queue", queue) as run:
         assert run.wait() == 0
         assert run.report["failed"] == 0
 

@@ -16,7 +16,7 @@ from support.commands import environment
 from support.runs import Run, running
 from support.waiting import wait_for
 
-QUEUES = ("sentinel", "joinable")
+QUEUES = ("sentinel", "joinable", "leased")
 FOODS = ("bun", "mantou")
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING|ERROR) \S.*")
 

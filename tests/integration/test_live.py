@@ -16,7 +16,7 @@ from support.terminal import Terminal, on_terminal
 from support.waiting import wait_for
 
 TABLE_HEAD = re.compile(r"worker +state +tasks")
-TITLE = re.compile(r"kitchen  joinable")
+TITLE = re.compile(r"kitchen  leased")
 
 
 def watch(
@@ -46,7 +46,7 @@ def test_it_shows_the_workers_while_they_work_and_their_lines_above(tmp_path: Pa
         seen = terminal.screen.everything
         assert sum(" ate " in line for line in seen) == len({line for line in seen if " ate " in line}) == 10
         assert all(" ate " in line for line in seen[:10]), "all lines stand above the picture"
-        assert seen[10].startswith("kitchen  joinable queue  ended")
+        assert seen[10].startswith("kitchen  leased queue  ended")
         assert "10 of 10" in seen[12]
         assert [line.split()[:3] for line in seen[14:18]] == [
             ["chef-1", "finished", "5"], ["chef-2", "finished", "5"],

@@ -21,7 +21,7 @@ def numbers(folder: Path, tasks: int = 50, **options: object) -> Pipeline:
     return Pipeline(producers=producers, consumer=Worker(folder, -1, -1, ""), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("queue", ["sentinel", "joinable"])
+@pytest.mark.parametrize("queue", ["sentinel", "joinable", "leased"])
 @pytest.mark.parametrize("consumers", [1, 2, 7])
 @pytest.mark.parametrize("maxsize", [0, 1, 1000])
 def test_every_task_is_done_once(
@@ -68,7 +68,7 @@ def test_no_descriptor_worker_or_thread_is_left(tmp_path: Path) -> None:
     numbers(tmp_path, consumers=2).run()  # the fork server comes with the first run, and stays
     me = psutil.Process()
     before = me.num_fds(), threading.active_count()
-    for queue in ("sentinel", "joinable"):
+    for queue in ("sentinel", "joinable", "leased"):
         numbers(tmp_path, consumers=2, queue=queue).run(metrics="127.0.0.1:0")
     wait_for("as few descriptors and threads as before", lambda: (me.num_fds(), threading.active_count()) <= before)
     left = [p for p in me.children(recursive=True) if "forkserver" not in " ".join(p.cmdline())]

@@ -67,7 +67,7 @@ def test_a_run_is_shown_to_people(tmp_path: Path) -> None:
         in_task(run)
         shown = command(tmp_path, "status", COLUMNS="100")
         assert (shown.returncode, shown.stderr) == (0, "")
-        assert "numbers  joinable queue  running" in shown.stdout
+        assert "numbers  leased queue  running" in shown.stdout
         assert "3 of 5" in shown.stdout
         rows = {line.split()[0]: line.split() for line in shown.stdout.splitlines()}
         assert rows["producer-1"][1:3] == ["finished", "5"]
