@@ -42,13 +42,13 @@ class Consumption:
         descriptor: int,
         keeps_results: bool,
     ) -> None:
+        self._pid = os.getpid()
         self._intake = intake
         self._function = self._kept(function) if keeps_results else function
         self._keeps_results = keeps_results
         self._row = row
         self._interruptions = interruptions
         self._descriptor = descriptor
-        self._pid = os.getpid()
         self._succeeded: int = row.done[0]
         self._stride = 1
         self._seen: set[type[Exception]] = set()
@@ -107,7 +107,9 @@ class Consumption:
                     function(task)
                     succeeded += 1
                     done[0] = succeeded
-                break
+                if succeeded == end:
+                    break
+                raise RuntimeError("unpickling the task raised StopIteration")
             except BaseException as error:
                 if os.getpid() != self._pid:
                     # Without a frame below ours it is the store that has failed: the child came back from the function.
@@ -130,10 +132,13 @@ class Consumption:
 
     def _kept(self, function: Callable[[Any], object]) -> Callable[[Any], object]:
         """Return the function that keeps what this one returns."""
-        keep, returned = self._intake.keep, outcomes.returned
+        keep, returned, pid = self._intake.keep, outcomes.returned, self._pid
 
         def kept(task: Any) -> None:
-            keep(returned(function(task)))
+            result = returned(function(task))
+            if os.getpid() != pid:
+                leave_fork(None)  # before it writes into its parent's results
+            keep(result)
 
         return kept
 

@@ -50,6 +50,7 @@ _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
 WORDS_PER_ROW = 64
 _ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
+_WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 
 
@@ -169,7 +170,7 @@ class Row:
         words = self._words
         words[_TASK_BEGAN] = words[_HEARTBEAT] = now_ns
         words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
-        words[_WAIT_TIME] += number * max(0, waited_ns)
+        words[_WAIT_TIME] += number * max(0, waited_ns) // _WAIT_UNIT
 
     def fail_task(self, took_ns: int) -> None:
         """Finish a task that raised."""
@@ -280,7 +281,7 @@ class Row:
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],
-            wait_ns=words[_WAIT_TIME],
+            wait_ns=words[_WAIT_TIME] * _WAIT_UNIT,
             busy_ns=_elapsed(busy, now_ns),
             blocked_ns=_elapsed(blocked, now_ns),
             is_busy=bool(busy & _RUNNING),

@@ -15,10 +15,12 @@ import os
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from types import GeneratorType
 from typing import Any
 
+from conveyor.errors import TaskNotPicklableError
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row
 from conveyor.queues import codec
@@ -36,6 +38,14 @@ CHUNK_BYTES = 1 << 19  # about; a larger chunk gains nothing and falls out of th
 _now_ns = time.monotonic_ns
 _nothing: dict[object, object] = {}
 _refuses_mutable = _nothing.__contains__  # never true, but it raises for what has no hash
+_at_work: weakref.WeakSet[Production] = weakref.WeakSet()  # in this process
+_watched_forks: list[bool] = []  # one entry once forks are watched: the hook cannot be taken back
+
+
+def _come_back() -> None:
+    """Have a child that an iterator has forked leave the loop, if it ever comes back to it."""
+    for production in _at_work:
+        production._tickets.clear()
 
 
 class Production:
@@ -60,6 +70,11 @@ class Production:
         self._gathering = threading.Event()
         self._flusher: threading.Thread | None = None
         self._is_over = False
+        self._tickets: list[int] = []
+        _at_work.add(self)
+        if not _watched_forks:
+            _watched_forks.append(True)
+            os.register_at_fork(after_in_child=_come_back)
         self._trouble: BaseException | None = None
 
     def run(self, iterator: Iterator[object]) -> None:
@@ -87,10 +102,12 @@ class Production:
         except BaseException as error:
             if os.getpid() != self._pid:
                 leave_fork(error)
-            if isinstance(error, Exception):  # the iterator's, which is over then, or a task's
-                odd = list(itertools.islice(kept, len(gathered), len(gathered) + 1))
+            odd = self._odd_one(error, gathered, kept)
             if not odd:
                 raise
+        else:
+            if len(gathered) < wanted:  # the end, or a task whose pickling raised StopIteration
+                odd = self._odd_one(None, gathered, kept)
         finally:
             if os.getpid() != self._pid:
                 leave_fork(None)
@@ -99,13 +116,22 @@ class Production:
             self._gathering.clear()
             with self._shipping:
                 self._ship(len(gathered))
+        if self._trouble is not None:
+            raise self._trouble
         if odd:
             self._codec, self._plain_in_a_row = Codec.APART, 0
             self._offer(codec.apart([codec.pickled(odd[0])], _now_ns()))
         else:
             self._learn(itertools.islice(kept, len(gathered)))
         self._batch = max(1, wanted // 8) if took_ns > LINGER_SECONDS * 1e9 else 2 * wanted
-        return len(gathered) + len(odd) == wanted
+        return bool(odd) or len(gathered) == wanted
+
+    def _odd_one(self, error: BaseException | None, gathered: list[Any], kept: Iterator[object]) -> list[object]:
+        """Return the task that was yielded and could not be gathered, if it was that."""
+        if error is not None and not isinstance(error, Exception):
+            return []  # asked to stop: the iterator must not be touched
+        # If it is not the task's fault the iterator is over, and yields nothing more.
+        return list(itertools.islice(kept, len(gathered), len(gathered) + 1))
 
     def _size(self) -> int:
         """Return how many tasks to gather: as many as the queue wants, unless they come slowly or are large."""
@@ -116,11 +142,14 @@ class Production:
 
     def _prepared(self, source: Iterator[object], wanted: int) -> Iterator[object]:
         """Return the tasks as they are gathered: pickled at once, or known to have a hash."""
+        # One for each task; a child that the iterator has forked finds none, and comes back at once.
+        self._tickets = tickets = [PROTOCOL] * wanted
         if self._gathered_codec is Codec.APART:
-            return map(pickle.dumps, source, itertools.repeat(PROTOCOL))
+            return map(pickle.dumps, source, iter(tickets))
         if self._gathered_codec is Codec.PLAIN:
-            return itertools.filterfalse(_refuses_mutable, source)
-        return map(self._frozen if wanted > 1 else codec.pieces_of, source)
+            return itertools.compress(itertools.filterfalse(_refuses_mutable, source), iter(tickets))
+        prepared = map(self._frozen if wanted > 1 else codec.pieces_of, source)
+        return itertools.compress(prepared, iter(tickets))
 
     def _frozen(self, task: object) -> list[Piece]:
         """Return a large task in pieces that do not change with it."""
@@ -146,8 +175,6 @@ class Production:
 
     def _begin(self, wanted: int) -> list[Any]:
         """Start a new gathering, and have the flusher look after it if it may take long."""
-        if self._trouble is not None:
-            raise self._trouble
         with self._shipping:
             gathered = self._gathered = []
             self._gathered_codec, self._shipped = self._codec, 0
@@ -190,14 +217,20 @@ class Production:
                 return
             except NotPlainError:
                 self._codec, self._plain_in_a_row = Codec.APART, 0
-                tasks = [codec.pickled(task) for task in tasks]
-        first, size = 0, 0
-        for place, payload in enumerate(tasks):
-            if size and size + len(payload) > CHUNK_BYTES:
-                yield codec.apart(tasks[first:place], now_ns)
-                first, size = place, 0
+        ready, size = list[bytes](), 0
+        for task in tasks:
+            try:
+                payload = task if self._gathered_codec is Codec.APART else codec.pickled(task)
+            except TaskNotPicklableError:
+                if ready:
+                    yield codec.apart(ready, now_ns)
+                raise
+            if ready and size + len(payload) > CHUNK_BYTES:
+                yield codec.apart(ready, now_ns)
+                ready, size = [], 0
+            ready.append(payload)
             size += len(payload)
-        yield codec.apart(tasks[first:], now_ns)
+        yield codec.apart(ready, now_ns)
 
     def _offer(self, chunk: Chunk) -> None:
         """Put a chunk, however long that takes; the time without room is counted."""

@@ -253,7 +253,6 @@ def test_a_task_that_cannot_be_unpickled_fails_by_itself(clock: Clock, stage: St
     assert (failure.error, failure.task) == ("OwnError", "(not unpickled)")
 
 
-@pytest.mark.xfail(strict=True, reason="StopIteration from unpickling passes for the end of the lease")
 @pytest.mark.parametrize("stride", [1, 3])
 def test_a_task_whose_unpickling_raises_stop_iteration_fails_like_any_other(
     clock: Clock, stage: Stage, stride: int
@@ -431,9 +430,6 @@ def test_a_result_that_cannot_be_pickled_is_a_failure_of_its_task(clock: Clock, 
 # -- forks -------------------------------------------------------------------------------------------------
 
 
-WRITES_RESULTS = pytest.mark.xfail(strict=True, reason="a child that comes back writes into its parent's results")
-
-
 def be_a_child(deed: str) -> None:
     match deed:
         case "exit":
@@ -452,7 +448,7 @@ def be_a_child(deed: str) -> None:
         ("exit", 3, False),
         ("raise", 1, False),
         ("_exit", 5, False),
-        pytest.param("return", 0, True, marks=WRITES_RESULTS),
+        ("return", 0, True),
         ("exit", 3, True),
         ("raise", 1, True),
         ("_exit", 5, True),

@@ -118,13 +118,6 @@ class Reluctant:
         return "Reluctant()"
 
 
-ENDS_EARLY = pytest.mark.xfail(strict=True, reason="a task without a hash among plain ones ends the production")
-WITH_IT = pytest.mark.xfail(strict=True, reason="of plain tasks, those before the one that cannot be pickled are lost")
-SILENT = pytest.mark.xfail(strict=True, reason="what goes wrong in the flusher during the last batch is never raised")
-STOPS = pytest.mark.xfail(strict=True, reason="StopIteration from pickling passes for the end of the iterator")
-GOES_ON = pytest.mark.xfail(strict=True, reason="a forked child goes on to the end of its parent's batch")
-ODD = ["a list among numbers", "lists among numbers"]
-
 # -- what is yielded arrives -------------------------------------------------------------------------------
 
 STREAMS: dict[str, list[object]] = {
@@ -146,10 +139,7 @@ STREAMS: dict[str, list[object]] = {
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [
-        pytest.param(name, wanted, marks=[ENDS_EARLY] if name in ODD and (wanted == MANY or name == ODD[1]) else [])
-        for name, wanted in itertools.product(STREAMS, [2, 7, MANY])
-    ],
+    [(name, wanted) for name, wanted in itertools.product(STREAMS, [2, 7, MANY])],
 )
 def test_everything_arrives_once_and_in_order(clock: Clock, name: str, wanted: int) -> None:
     outlet = FakeOutlet(wanted)
@@ -481,10 +471,7 @@ UNPICKLABLE: list[object] = [lambda: None, Reluctant(), (1, Reluctant()), [Reluc
 
 @pytest.mark.parametrize(
     ("task", "before"),
-    [
-        pytest.param(task, before, marks=[WITH_IT] if before > PLAIN_AFTER and not isinstance(task, list) else [])
-        for task, before in itertools.product(UNPICKLABLE, [0, 1, 6, 3 * PLAIN_AFTER + 1])
-    ],
+    [(task, before) for task, before in itertools.product(UNPICKLABLE, [0, 1, 6, 3 * PLAIN_AFTER + 1])],
 )
 def test_a_task_that_cannot_be_pickled_is_named_and_those_before_it_are_put(
     unhurried: Clock, task: object, before: int
@@ -495,7 +482,6 @@ def test_a_task_that_cannot_be_pickled_is_named_and_those_before_it_are_put(
     assert outlet.tasks() == list(range(before))
 
 
-@SILENT
 def test_a_task_that_cannot_be_pickled_is_named_also_if_it_was_found_while_the_producer_slept(clock: Clock) -> None:
     seen = threading.Event()
 
@@ -522,13 +508,11 @@ class Exhausted:
         return next(iter([]))
 
 
-@STOPS
 def test_a_task_whose_pickling_raises_stop_iteration_does_not_pass_for_the_end(unhurried: Clock) -> None:
     with pytest.raises(TaskNotPicklableError):
         produce(FakeOutlet(), iter([1, Exhausted(), 2]))
 
 
-@SILENT
 def test_trouble_of_the_queue_while_the_producer_sleeps_ends_the_production(clock: Clock) -> None:
     gone = threading.Event()
 
@@ -603,7 +587,6 @@ def test_a_child_that_the_generator_has_forked_leaves_without_touching_the_queue
     assert (codes, outlet.tasks(), touched) == ([code], list(range(10)), b"")
 
 
-@GOES_ON
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_does_not_go_on_with_its_parents_generator(unhurried: Clock) -> None:
     read, write = os.pipe()
