@@ -84,8 +84,9 @@ class Consumption:
             if not stride:
                 break
             row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
-            stride_ns, now_ns = now_ns, self._do(tasks, stride, lease, lease.first + done, now_ns)
-            done += stride
+            stride_ns = now_ns
+            finished, now_ns = self._do(tasks, stride, lease, lease.first + done, now_ns)
+            done += finished
             took_ns = now_ns - stride_ns
             if took_ns > 4 * STRIDE_NS:
                 self._stride = max(1, self._stride // 8)
@@ -96,9 +97,12 @@ class Consumption:
         row.close_lease(now_ns)
         return done
 
-    def _do(self, tasks: Iterator[Any], number: int, lease: Lease, place: int, began_ns: int) -> int:
-        """Do the next tasks, those that raise too; return the time at the end. `place` is the first one's."""
-        function, done = self._function, self._row.done
+    def _do(self, tasks: Iterator[Any], number: int, lease: Lease, place: int, began_ns: int) -> tuple[int, int]:
+        """Do the next tasks, those that raise too, unless told to stop; return how many, and the time at the end.
+
+        `place` is the first one's.
+        """
+        function, done, stop = self._function, self._row.done, self._row.stop
         succeeded = before = self._succeeded
         end = succeeded + number  # less one for each that fails
         while True:
@@ -107,6 +111,10 @@ class Consumption:
                     function(task)
                     succeeded += 1
                     done[0] = succeeded
+                    if stop[0]:
+                        number -= end - succeeded
+                        end = succeeded
+                        break
                 if succeeded == end:
                     break
                 raise RuntimeError("unpickling the task raised StopIteration")
@@ -125,10 +133,13 @@ class Consumption:
                 end -= 1
                 self._tell(error, lease, place + number - 1 - (end - succeeded), took_ns)
                 before, began_ns = succeeded, failed_ns
+                if stop[0]:
+                    number -= end - succeeded
+                    end = succeeded
         self._succeeded = succeeded
         ended_ns = _now_ns()
         self._row.time_tasks(succeeded - before, ended_ns - began_ns)
-        return ended_ns
+        return number, ended_ns
 
     def _kept(self, function: Callable[[Any], object]) -> Callable[[Any], object]:
         """Return the function that keeps what this one returns."""

@@ -44,14 +44,15 @@ _FAILED = _SUCCEEDED + len(_TASK_EDGES) + 1
 _WAITS = _FAILED + len(_TASK_EDGES) + 1
 _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
 (
-    _LEASE_END, _ABANDONED, _LEASE, _CLAIM, _HALT, _VOID, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN, _TASK_TIME,
-    _WAIT_TIME, _BUSY, _BLOCKED,
-) = range(_DONE + 1, _DONE + 16)  # fmt: skip
+    _LEASE_END, _ABANDONED, _LEASE, _CLAIM, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
+    _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED,
+) = range(_DONE + 1, _DONE + 17)  # fmt: skip
 WORDS_PER_ROW = 64
 _ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 _WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
+_LOW = (1 << (64 - _HALT_TASKS)) - 1  # of a lease's number, as much as fits beside them
 
 
 class State(enum.IntEnum):
@@ -113,12 +114,14 @@ class Tally(NamedTuple):
 class Row:
     """One slot's words. Each method that writes is for the one process in the slot."""
 
-    __slots__ = ("_words", "done")
+    __slots__ = ("_words", "done", "stop")
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
         self.done = words[_DONE : _DONE + 1]
         """The count of tasks that succeeded, for the loop that stores it after each."""
+        self.stop = words[_STOP : _STOP + 1]
+        """Not 0 if that loop is to look, after the task that it is in, how far it may go: see `revoke`."""
 
     # -- written by the worker ---------------------------------------------------------------------------
 
@@ -155,13 +158,12 @@ class Row:
     def claim(self, number: int, finished: int, tasks: int) -> int:
         """Announce the next tasks of the open lease; return how many of them the supervisor lets pass.
 
-        `finished` are those before them. The announcement is stored before the order is read, and the supervisor
-        does it the other way round (`revoke`): one of the two sees the other.
+        `finished` are those before them.
         """
         words = self._words
         words[_CLAIM] = finished + tasks
         halt = words[_HALT]
-        if halt >> _HALT_TASKS != number:
+        if halt >> _HALT_TASKS != number & _LOW:
             return tasks
         return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
 
@@ -216,6 +218,7 @@ class Row:
     def release(self) -> None:
         """Make every later store raise `ValueError`: for a child that user code has forked from the worker."""
         self.done.release()
+        self.stop.release()
         self._words.release()
 
     # -- written by the supervisor ------------------------------------------------------------------------
@@ -224,13 +227,19 @@ class Row:
         """Count tasks as put, under a queue that counts them itself when it accepts them."""
         self._words[_PUT] += tasks
 
-    def revoke(self, number: int, claimed: int) -> None:
-        """Order a consumer to do no more of the lease than it has claimed, and to open none that it holds beyond.
+    def revoke(self, number: int, tasks: int) -> None:
+        """Order a consumer to do no more than so many tasks of the lease.
 
-        It may have gone on while we wrote. Only if, a moment later, `lease` and `claim` still read the same,
-        the rest is certain not to be done.
+        It may have gone on while we wrote. Only if, a moment later, `lease` and `processed` still read the same, it is
+        certain to stop there: it stores that a task is finished before it reads the order, and we do it the other way
+        round.
         """
-        self._words[_HALT] = number << _HALT_TASKS | claimed
+        self._words[_HALT] = (number & _LOW) << _HALT_TASKS | tasks
+        self._words[_STOP] = 1
+
+    def relent(self) -> None:
+        """Take back the order to look after each task."""
+        self._words[_STOP] = 0
 
     def void(self, number: int) -> None:
         """Order a consumer to pass over every lease up to this one that it has not opened."""

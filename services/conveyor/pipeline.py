@@ -248,7 +248,7 @@ class Pipeline:
         ]
         return Plan(
             name=self.name,
-            roster=Roster(slots),
+            roster=Roster(slots, redelivers=not queue.can_break),
             queue=queue,
             ledger=ledger,
             starter=starter,

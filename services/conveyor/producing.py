@@ -31,6 +31,7 @@ from conveyor.queues.seam import Outlet
 BEAT_SECONDS = 1.0
 # So long a gathered task waits at most for others to travel with.
 LINGER_SECONDS = 0.001
+MAX_LINGER_SECONDS = 0.008  # while an iterator sleeps in the middle of a batch: the next is then made in smaller ones
 PLAIN_AFTER = 64  # plain tasks in a row make a plain stream; arbitrary
 PLAIN_BYTES = 2048  # of a task, on average; to hash a larger one costs more than the one pickle gains
 CHUNK_BYTES = 1 << 19  # about; a larger chunk gains nothing and falls out of the processor's cache
@@ -187,12 +188,18 @@ class Production:
 
     def _flush_late(self) -> None:
         """Put what the iterator has yielded while it takes its time for the next."""
+        seen, pause_seconds = None, LINGER_SECONDS
         while self._gathering.wait() and not self._is_over:
-            seen = self._gathered
-            time.sleep(LINGER_SECONDS)
+            if seen is not self._gathered:
+                seen, pause_seconds = self._gathered, LINGER_SECONDS
+            time.sleep(pause_seconds)
             with self._shipping:
                 if self._is_over or seen is not self._gathered or not self._gathering.is_set():
                     continue
+                if len(seen) == self._shipped:  # the iterator takes long for the next
+                    pause_seconds = min(2 * pause_seconds, MAX_LINGER_SECONDS)
+                    continue
+                pause_seconds = LINGER_SECONDS
                 try:
                     self._ship(len(seen))
                 except BaseException as error:  # for the main thread: it is the one that ends the process

@@ -40,7 +40,9 @@ class Reading:
 class Roster:
     """The slots, in the order in which people see them."""
 
-    def __init__(self, slots: Iterable[Slot]) -> None:
+    def __init__(self, slots: Iterable[Slot], *, redelivers: bool = False) -> None:
+        """Keep these slots; `redelivers` says that their queue has an abandoned task done by another."""
+        self._redelivers = redelivers
         self.slots = tuple(slots)
         self.producers = tuple(slot for slot in self.slots if slot.role is Role.PRODUCER)
         self.consumers = tuple(slot for slot in self.slots if slot.role is Role.CONSUMER)
@@ -78,4 +80,5 @@ class Roster:
 
     def _owed(self, tallies: Mapping[Slot, Tally]) -> int:
         """Return the tasks that were started and are not yet counted as put."""
-        return sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())
+        owed = sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())
+        return owed - sum(tally.abandoned for tally in tallies.values()) if self._redelivers else owed

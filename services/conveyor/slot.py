@@ -147,6 +147,8 @@ class Slot:
         row.settle(now_ns)
         if casualty is not None:
             row.abandon()
+        elif tally.in_progress:
+            row.close_lease(now_ns)  # it died between two tasks, with nothing in hand
         self.process = self.pid = None
         process.close()
         self.last_exit_code = exit_code

@@ -309,13 +309,30 @@ def test_what_was_taken_back_in_the_middle_is_not_done(clock: Clock, stage: Stag
     def revoked_at_the_third(task: int) -> None:
         stage.done.append(task)
         if task == 2:
-            stage.row.revoke(1, stage.tally().claim)
+            stage.row.revoke(1, 3)
 
     intake = stage.consume([lease_of(list(range(100)))], revoked_at_the_third)
-    claimed = len(stage.done)
-    assert 3 <= claimed < 10
-    assert intake.reports == [(1, claimed, 0)]
+    assert stage.done == [0, 1, 2]
+    assert intake.reports == [(1, 3, 0)]
     assert not stage.tally().in_progress
+
+
+def test_in_the_middle_of_a_long_stride_it_stops_after_the_task_that_it_is_in(clock: Clock, stage: Stage) -> None:
+    def revoked_at_the_800th(task: int) -> None:
+        stage.done.append(task)
+        if task == 800:
+            stage.row.revoke(1, stage.tally().processed + 1)
+
+    intake = stage.consume([lease_of(list(range(1000)))], revoked_at_the_800th)
+    assert stage.done == list(range(801))
+    assert intake.reports == [(1, 801, 0)]
+    assert sum(stage.tally().succeeded[:-1]) == 801
+
+
+def test_an_order_for_another_lease_makes_it_slower_but_stops_nothing(clock: Clock, stage: Stage) -> None:
+    stage.row.revoke(7, 1)
+    stage.consume([lease_of(list(range(100)))], stage.done.append)
+    assert stage.done == list(range(100))
 
 
 def test_a_lease_that_was_taken_back_before_it_was_opened_is_reported_as_not_begun(clock: Clock, stage: Stage) -> None:

@@ -514,14 +514,23 @@ def sitting(tasks: int = 10) -> tuple[Leases, Lease]:
 def test_one_who_sits_on_tasks_is_overdue_once_its_time_is_up_and_another_idles() -> None:
     leases, lease = sitting()
     assert leases.overdue(LEASE_NS) == []
-    assert leases.overdue(LEASE_NS + 1) == [(1, lease)]
+    assert [(holder.slot, holder.leases[0]) for holder in leases.overdue(LEASE_NS + 1)] == [(1, lease)]
     leases.accept(chunk_of(1, 2))
     assert not leases.may_be_overdue  # there is other work for the idle one
     assert leases.overdue(LEASE_NS + 1) == []
 
 
-def test_one_with_a_single_task_is_never_overdue() -> None:
-    leases, _ = sitting(tasks=1)
+def test_one_that_has_not_begun_with_its_only_task_can_be_relieved_of_it() -> None:
+    """A consumer that was stopped before it opened the lease; whether it has is for the ledger to say."""
+    leases, lease = sitting(tasks=1)
+    assert leases.may_be_overdue
+    assert [holder.slot for holder in leases.overdue(LEASE_NS + 1)] == [1]
+    assert [places(span) for span in leases.cut(1, lease.number, 0)] == [[0]]
+
+
+def test_nobody_who_holds_nothing_is_overdue() -> None:
+    leases = leases_at(FAST)
+    leases.join(1, 0)
     assert not leases.may_be_overdue
     assert leases.overdue(10 * LEASE_NS) == []
 

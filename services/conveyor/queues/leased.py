@@ -213,6 +213,7 @@ class LeasedTaskQueue:
             span, handed_back = result
             self._read_results(slot, report.results)
             self._settled[slot] = report.number
+            self._relief.reported(slot)
             self._pace.learn(report.done, report.took_ns)
             if handed_back:
                 self._credit.leased(span.chunk.arena, -handed_back)

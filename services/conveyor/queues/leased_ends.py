@@ -23,6 +23,8 @@ from conveyor.queues.seam import Lease, QueueEndedError
 from conveyor.queues.wire import Kind
 
 SEGMENT_BYTES = 1 << 16  # of results; arbitrary
+# What a worker may leave unread, whatever the system's default: some dozens of leases and a few messages more.
+SEND_BYTES = 1 << 18
 TABLE_BYTES = 16 * MAX_LEASE_TASKS
 # As numbers: to combine the flags takes longer than to receive a message.
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -231,6 +233,7 @@ def pair() -> tuple[socket.socket, Descriptor]:
     """Return the two ends of a private line: the supervisor's, which never blocks, and the worker's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     number = theirs.detach()
     os.set_inheritable(number, False)
     return ours, Descriptor(number)

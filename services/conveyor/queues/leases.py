@@ -240,17 +240,17 @@ class Leases:
 
     @property
     def may_be_overdue(self) -> bool:
-        """Return whether somebody has nothing to do while another holds more than a task."""
-        return bool(self._idle) and not self._waiting and self._held_tasks > len(self._holders) - len(self._idle)
+        """Return whether somebody has nothing to do while another holds tasks."""
+        return bool(self._idle) and not self._waiting and bool(self._held_tasks)
 
-    def overdue(self, now_ns: int) -> list[tuple[int, Lease]]:
-        """Return (slot, first lease) of the consumers that sit on more than a task for too long, if others idle."""
+    def overdue(self, now_ns: int) -> list[Holder]:
+        """Return the consumers that have been on their first lease for too long, if others idle."""
         if not self.may_be_overdue:
             return []
         return [
-            (holder.slot, holder.leases[0])
+            holder
             for holder in self._holders.values()
-            if holder.tasks > 1 and now_ns - holder.leases[0].sent_ns > LEASE_NS
+            if holder.leases and now_ns - holder.leases[0].sent_ns > LEASE_NS
         ]
 
     def cut(self, slot: int, number: int, tasks: int) -> list[Span]:

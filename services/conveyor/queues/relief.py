@@ -1,8 +1,9 @@
 """One slow task delays nothing but itself: who sits on tasks while others are idle is relieved of them.
 
 A consumer that is in a long task, or stopped, cannot hand anything back. So the supervisor takes it, with the help of
-a few words in the ledger: the consumer announces what it will do before it reads how far it may go, and the
-supervisor says how far before it reads the announcement. One of the two sees the other, and a moment later both know.
+a few words in the ledger: the consumer stores that a task is done before it reads whether it may go on, and the
+supervisor says that it may not before it reads what is done. One of the two sees the other, and a moment later both
+know.
 
 Called in the supervisor's loop.
 """
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from conveyor.ledger import Row
-from conveyor.queues.leases import Leases, Span
+from conveyor.queues.leases import Holder, Leases, Span
 from conveyor.queues.seam import Watcher
 
 # How often one who sits on tasks is looked for while others are idle; less and less often while it is in vain.
@@ -34,6 +35,7 @@ class Relief:
         self._loop = loop
         self._wait_again = wait_again
         self._is_looking = False
+        self._halted: set[int] = set()
         self._pause_seconds = LOOK_SECONDS
 
     def look_later(self) -> None:
@@ -46,25 +48,40 @@ class Relief:
         else:
             self._pause_seconds = LOOK_SECONDS
 
+    def reported(self, slot: int) -> None:
+        """Take note that a consumer has said how far it came."""
+        if slot in self._halted:
+            self._halted.discard(slot)
+            self._rows[slot].relent()
+
     def _look(self) -> None:
         self._is_looking = False
-        for slot, lease in self._leases.overdue(time.monotonic_ns()):
-            row = self._rows[slot]
-            seen = row.read(0)
-            last = self._leases.last_number(slot)
-            claimed = seen.claim if seen.lease == lease.number else 0
-            row.void(last)
-            row.revoke(lease.number, claimed)
-            check = functools.partial(self._cut, slot, lease.number, last, (seen.lease, seen.claim), claimed)
-            self._loop.after(SETTLE_SECONDS, check)
+        for holder in self._leases.overdue(time.monotonic_ns()):
+            self._halt(holder)
         self._pause_seconds = min(2 * self._pause_seconds, MAX_LOOK_SECONDS)
         self.look_later()
 
-    def _cut(self, slot: int, number: int, last: int, seen: tuple[int, int], claimed: int) -> None:
-        """Take back what a consumer has not claimed, if it has not gone on meanwhile."""
+    def _halt(self, holder: Holder) -> None:
+        """Order a consumer to stop after the task that it is in, and look soon whether it obeys."""
+        slot, lease = holder.slot, holder.leases[0]
+        row = self._rows[slot]
+        seen = row.read(0)
+        is_open = seen.lease == lease.number
+        if seen.lease > lease.number or (is_open and holder.tasks == 1):
+            return  # its report is on its way, or there is nothing but the task that it is in
+        tasks = seen.processed - holder.finished + 1 if is_open else 0
+        last = self._leases.last_number(slot)
+        row.void(last)
+        row.revoke(lease.number, tasks)
+        self._halted.add(slot)
+        check = functools.partial(self._cut, slot, lease.number, last, (seen.lease, seen.processed), tasks)
+        self._loop.after(SETTLE_SECONDS, check)
+
+    def _cut(self, slot: int, number: int, last: int, seen: tuple[int, int], tasks: int) -> None:
+        """Take back all but the first tasks of a consumer's lease, if it has not gone on meanwhile."""
         now = self._rows[slot].read(0)
-        if (now.lease, now.claim) == seen and self._leases.last_number(slot) == last:
-            again = self._leases.cut(slot, number, claimed)
+        if (now.lease, now.processed) == seen and self._leases.last_number(slot) == last:
+            again = self._leases.cut(slot, number, tasks)
             if again:
                 self._pause_seconds = LOOK_SECONDS
                 self._wait_again(again)

@@ -28,8 +28,8 @@ class Kind(enum.IntEnum):
 
 _OFFER = struct.Struct("<BBIIQQQ?")
 _CREDIT = struct.Struct("<BQI")
-_LEASE = struct.Struct("<BBIIIIIQQQQI")
-_DONE = struct.Struct("<BIIQ")
+_LEASE = struct.Struct("<BBQIIIIQQQQQ")
+_DONE = struct.Struct("<BQIQ")
 _FORGET = struct.Struct("<BI")
 
 READY = bytes([Kind.READY])
