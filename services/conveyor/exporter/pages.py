@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import gzip
-import html
+import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from conveyor.exporter.collector import Run, RunCollector, own_process
+from conveyor.exporter.index import document, policy
+from conveyor.exporter.overview import overview
+from conveyor.exporter.rates import Rates
 from conveyor.exporter.writer import Writer
 from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
 
@@ -24,24 +27,11 @@ from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
 STUCK_AFTER_SECONDS = 5.0
 _TEXT = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
+_JSON = "application/json"
 # Level 1 makes a page 13 times smaller; level 9 makes it 17 times smaller, in 17 times the time.
 _GZIP_LEVEL = 1
 # Formats that are remembered, by the `Accept` that asks for them: Prometheus, and whoever looks beside it.
 _WRITERS = 4
-_INDEX = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{name} – Conveyor</title>
-<h1>{name}</h1>
-<p>Phase: {phase}</p>
-<ul>
-<li>Queue size: {waiting} ({queue}, capacity {capacity})</li>
-<li>Unfinished tasks: {unfinished}</li>
-<li>Live workers: {producers}, {consumers}</li>
-</ul>
-<p><a href="/metrics">/metrics</a> <a href="/healthz">/healthz</a> <a href="/readyz">/readyz</a></p>
-</html>
-"""
 
 
 class Turning(Protocol):
@@ -82,6 +72,7 @@ class Pages:
         self._run = run
         self._loop = loop
         self._collector = RunCollector(run)
+        self._rates = Rates()
         self._supervisor = own_process()
         self._writer = functools.lru_cache(_WRITERS)(Writer)
 
@@ -89,11 +80,11 @@ class Pages:
         """Return the response to a GET of this target, a path or a whole URL."""
         match _path(request.target):
             case "/":
-                return self._index()
+                return self._index(request)
             case "/metrics":
                 return self._metrics(request)
             case "/healthz":
-                return _judged(why_unhealthy(time.monotonic() - self._loop.last_turn))
+                return _judged(self._why_unhealthy())
             case "/readyz":
                 return _judged(why_not_ready(self._run.statistics()))
         return Answer.text(HTTPStatus.NOT_FOUND, "not found")
@@ -101,26 +92,20 @@ class Pages:
     def _metrics(self, request: Request) -> Answer:
         writer = self._writer(request.accept)
         body = writer.write(self._collector.collect(), self._supervisor)
-        if not _accepts_gzip(request.accept_encoding):
-            return Answer(HTTPStatus.OK, body, writer.content_type)
-        packed = gzip.compress(body, _GZIP_LEVEL)
-        return Answer(HTTPStatus.OK, packed, writer.content_type, (("Content-Encoding", "gzip"),))
+        return _packed(body, writer.content_type, request)
 
-    def _index(self) -> Answer:
+    def _index(self, request: Request) -> Answer:
+        """Return the page, or what it shows as JSON: that is what the script in it asks for."""
         run = self._run.statistics()
-        page = _INDEX.format(
-            name=html.escape(run.name),
-            phase=html.escape(run.phase),
-            queue=html.escape(run.queue.name),
-            waiting=run.queue.waiting,
-            capacity=run.queue.capacity or "unbounded",
-            unfinished=run.queue.unfinished,
-            producers=_live(run, Role.PRODUCER),
-            consumers=_live(run, Role.CONSUMER),
-        )
-        policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-        headers = (("Content-Security-Policy", policy),)
-        return Answer(HTTPStatus.OK, page.encode(errors="replace"), _HTML, headers)
+        seen = overview(run, self._rates.since(run), self._why_unhealthy(), why_not_ready(run))
+        vary = ("Vary", "Accept, Accept-Encoding")
+        if _wants_json(request.accept):
+            text = json.dumps(seen, default=_plain, separators=(",", ":"))
+            return _packed(text.encode(), _JSON, request, vary)
+        return _packed(document(seen).encode(), _HTML, request, vary, ("Content-Security-Policy", policy()))
+
+    def _why_unhealthy(self) -> str | None:
+        return why_unhealthy(time.monotonic() - self._loop.last_turn)
 
 
 def _path(target: str) -> str | None:
@@ -156,8 +141,23 @@ def _judged(reason: str | None) -> Answer:
     return Answer.text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
-def _live(run: RunStatistics, role: Role) -> str:
-    return f"{run.live(role)} of {run.desired.get(role, 0)} {role}s"
+def _packed(body: bytes, content_type: str, request: Request, *headers: tuple[str, str]) -> Answer:
+    """Return this body, compressed if the client takes that."""
+    if not _accepts_gzip(request.accept_encoding):
+        return Answer(HTTPStatus.OK, body, content_type, headers)
+    packed = gzip.compress(body, _GZIP_LEVEL)
+    return Answer(HTTPStatus.OK, packed, content_type, (*headers, ("Content-Encoding", "gzip")))
+
+
+def _wants_json(accept: str) -> bool:
+    """Return whether JSON is asked for by its name, and a page is not."""
+    ranges = {part.partition(";")[0].strip() for part in accept.lower().split(",")}
+    return _JSON in ranges and "text/html" not in ranges
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """Return a frozen dataclass as the JSON encoder has it; `dataclasses.asdict` would copy all that is in it."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
