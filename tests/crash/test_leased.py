@@ -270,21 +270,21 @@ def test_a_consumer_that_dies_inside_the_protocol_costs_nothing(
 @pytest.mark.parametrize("then", ["SIGCONT", "SIGKILL"])
 @pytest.mark.parametrize("point", CONSUMER_POINTS)
 @pytest.mark.parametrize("millis", [0, 2])
-def test_a_consumer_that_is_stopped_inside_the_protocol_keeps_what_it_has_claimed_alone(
+def test_a_consumer_that_is_stopped_inside_the_protocol_keeps_its_task_alone(
     tmp_path: Path, point: str, then: str, millis: int
 ) -> None:
-    claimed = point in ("tasks claimed", "before the first task")
+    in_hand = point in IN_HAND
     with doomed(tmp_path, f"point={point}", "deed=SIGSTOP", f"millis={millis}") as run:
         process = wait_until_stopped(run)
-        if claimed:
-            wait_for("all that was put to be done or claimed", lambda: run.status().queue.waiting == 0)
+        if in_hand:
+            wait_for("all that was put to be done or in hand", lambda: run.status().queue.waiting == 0)
             wait_for("the producers to be over", lambda: run.status().desired[Role.PRODUCER] == 0)
             assert millis == 0 or run.status().queue.unfinished == 1
         else:
             wait_for("all to be done", lambda: run.status().total("processed") == 2 * TASKS)
         process.send_signal(signal.Signals[then])
         assert run.wait() == 0
-        assert_counted(run, 2 * TASKS, redelivered=int(claimed and then == "SIGKILL"))
+        assert_counted(run, 2 * TASKS, redelivered=int(in_hand and then == "SIGKILL"))
         assert_done(run, everything())
         assert_nobody_else_died(run, *([victim(run)] if then == "SIGKILL" else []))
 

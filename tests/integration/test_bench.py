@@ -95,7 +95,7 @@ def test_the_cpu_time_of_a_session_includes_children_that_have_ended() -> None:
     code = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {burn!r}]); time.sleep(99)"
     with watching.started_command([sys.executable, "-c", code]) as trial:
         trial.watch(lambda: int(sessions.cpu_seconds(trial.session) * 100), stall_seconds=1.0)
-        assert sessions.cpu_seconds(trial.session) >= 0.3
+        assert sessions.cpu_seconds(trial.session) >= 0.28  # the kernel counts in ticks of 10 ms
 
 
 def test_a_worker_does_not_load_the_benchmark() -> None:

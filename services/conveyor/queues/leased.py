@@ -158,7 +158,7 @@ class LeasedTaskQueue:
         del self._producers[arena]
         self._credit.forget(arena)
         os.close(producer.memory)
-        for slot in producer.known_to:
+        for slot in producer.known_to & self._consumers.keys():  # the one that is being buried is not among them
             with contextlib.suppress(BlockingIOError):  # one that is stopped keeps its mapping
                 _send(self._consumers[slot], wire.forget(arena))
 
