@@ -2,6 +2,7 @@
 
     ledger ─▶ Supervisor.statistics() ─▶ collector ─┐
     /proc ──▶ vitals ─────────────────▶ collector ──┴─▶ writer ─▶ pages ─▶ http ─▶ Prometheus
+    Supervisor.statistics() ─▶ rates, overview ─▶ index ─────────▶ pages ─▶ http ─▶ people
 
 Imported only where it is used (`pipeline`, `cli`), because the client library takes longer to load than the
 rest of the package together.
