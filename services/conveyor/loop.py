@@ -97,7 +97,8 @@ class Loop:
             self._after_all.pop()()
 
     def close(self) -> None:
-        self._timers.clear()  # and with them whatever their actions hold
+        for actions in (self._timers, self._actions, self._calls, self._after_all):
+            actions.clear()  # and with them whatever they hold
         self._epoll.close()
         os.close(self._wake_read)
         self._wake_read, descriptor = -1, self._wake_write

@@ -50,15 +50,16 @@ class Roster:
     def read(self) -> Reading:
         """Return all slots as they stand now."""
         for _ in range(READ_ATTEMPTS):
+            pids = [slot.pid for slot in self.slots]
             unix_time, now_ns = time.time(), time.monotonic_ns()
             tallies = self._tallies(now_ns)
+            slots = tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in self.slots)
+            if [slot.pid for slot in slots] != pids:
+                continue  # one came or went meanwhile: what it had in hand does not go with who is there
             if self._owed(tallies) <= 0:
                 break
             time.sleep(READ_PAUSE_SECONDS)
-        return Reading(
-            slots=tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in self.slots),
-            tallies=tuple(tallies[slot] for slot in self.slots),
-        )
+        return Reading(slots=slots, tallies=tuple(tallies[slot] for slot in self.slots))
 
     @property
     def doubts(self) -> int:

@@ -92,7 +92,13 @@ class Slot:
         except OSError as error:
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         self._descriptors = [read for read, _ in pipes]
-        work = self._work(self._index)
+        try:
+            work = self._work(self._index)
+        except OSError as error:
+            self.close_pipes()
+            for _, write in pipes:
+                os.close(write)
+            raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         # One object for both streams, so that it is sent once: spawn passes no descriptor twice.
         output = Descriptor(pipes[-1][1] if capture_output else _STDOUT)
         assignment = Assignment(

@@ -352,6 +352,8 @@ class LeasedTaskQueue:
         self._producers.clear()
         self._consumers.clear()
         self._windows.clear()
+        self._news = None  # or a ring would keep the ledger open until the next collection of garbage
+        del self._relief  # likewise
 
 
 def _pairs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
