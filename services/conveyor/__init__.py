@@ -21,18 +21,57 @@ The map of the package, from the top; a module imports only what stands below it
 Nothing happens when a module is imported.
 """
 
-from conveyor.errors import ConfigurationError, ConveyorError, TaskNotPicklableError, WorkloadError
-from conveyor.pipeline import Pipeline, Producer
-from conveyor.report import ExitCode, Report
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conveyor.dropin.line import ShutDown
+    from conveyor.dropin.queue import JoinableQueue, Queue
+    from conveyor.errors import ConfigurationError, ConveyorError, QueueLostError, TaskNotPicklableError, WorkloadError
+    from conveyor.pipeline import Pipeline, Producer
+    from conveyor.report import ExitCode, Report
 
 __all__ = [
     "ConfigurationError",
     "ConveyorError",
     "ExitCode",
+    "JoinableQueue",
     "Pipeline",
     "Producer",
+    "Queue",
+    "QueueLostError",
     "Report",
+    "ShutDown",
     "TaskNotPicklableError",
     "WorkloadError",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ConfigurationError": "errors",
+    "ConveyorError": "errors",
+    "ExitCode": "report",
+    "JoinableQueue": "dropin.queue",
+    "Pipeline": "pipeline",
+    "Producer": "pipeline",
+    "Queue": "dropin.queue",
+    "QueueLostError": "errors",
+    "Report": "report",
+    "ShutDown": "dropin.line",
+    "TaskNotPicklableError": "errors",
+    "WorkloadError": "errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is public on its first use: a program that needs only a queue, or its broker, waits for no more."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

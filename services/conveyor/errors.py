@@ -29,3 +29,7 @@ class TaskNotPicklableError(ConveyorError):
 
 class ControlError(ConveyorError):
     """No run answers on the control socket, or it answers nonsense."""
+
+
+class QueueLostError(ConveyorError, EOFError, OSError):
+    """The process that made a queue has ended, and the queue with it. Also an EOFError and an OSError."""

@@ -1,0 +1,368 @@
+"""One process's connection to the broker of a queue: a private socket and shared memory. All its threads use it.
+
+A put is a copy into the memory and a store; a get takes from the items that were sent ahead. Only who must wait, or
+be waited for, sends a message. When this process dies, the broker reads what it had put, and takes back what it had
+not finished. When the broker dies, the socket ends, and whoever uses the queue gets `QueueLostError`.
+
+Several threads may wait at once: one of them reads the socket, for all.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from conveyor.dropin import page, talk
+from conveyor.dropin.ring import FRAME_BYTES, LARGE_BYTES, RING_BYTES, SIZE, RingWriter
+from conveyor.dropin.talk import Kind, Outcome
+from conveyor.errors import QueueLostError
+
+ShutDown: type[Exception] = getattr(queue, "ShutDown", None) or type(
+    "ShutDown", (Exception,), {"__doc__": "Raised by put and get once the queue is shut down.", "__module__": "conveyor"}
+)
+
+_CHECK_SECONDS: Final = 0.01  # how often a process that only puts looks whether the broker is there
+_size_at: Final = SIZE.unpack_from
+_now: Final = time.monotonic
+
+Item = memoryview | int
+"""A pickle, or the descriptor of the memory in which a large one lies."""
+
+
+class Line:
+    """The connection. Every attribute is guarded by `_lock`."""
+
+    def __init__(self, door: socket.socket) -> None:
+        """Knock at the door, and wait until the broker has opened."""
+        memory = page.new_memory()
+        self._words, ring = page.open_memory(memory)
+        self._writer = RingWriter(self._words, ring)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._is_reading = False
+        self._is_lost = False
+        self._check_at = 0.0
+        # Putting.
+        self._put = 0
+        self._rung = 0
+        self._look_at = RING_BYTES // 2
+        self._room_asked = 0
+        self._room_outcome = Outcome.OK
+        self._room_waiters = 0
+        # Getting. The items are those from `_taken` on; while there is one, none is asked for.
+        self._items = memoryview(b"")
+        self._at = 0
+        self._parcel = -1
+        self._left = 0
+        self._taken = 0
+        self._done = 0
+        self._items_asked = 0
+        self._items_outcome = Outcome.OK
+        self._item_waiters = 0
+        # Other requests.
+        self._requests = 0
+        self._answers: dict[int, tuple[int, bytes] | None] = {}
+        try:
+            with theirs:
+                talk.send_with(door, talk.HELLO, theirs.fileno(), memory)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _lost() from error
+        finally:
+            page.close(memory)
+        if not self._receive(None, 0)[0]:
+            raise _lost()
+
+    def close(self) -> None:
+        """Hang up: what was put stays, what was got and is not done goes back."""
+        with self._lock:
+            self._is_lost = True
+            self._socket.close()
+
+    @property
+    def holds_items(self) -> bool:
+        return self._done < self._taken
+
+    # -- putting -------------------------------------------------------------------------------------------
+
+    def put(self, data: bytes | memoryview, deadline: float | None) -> None:
+        """Put one item that fits the ring. Raises `Full`, `ShutDown` and `QueueLostError`."""
+        words, writer = self._words, self._writer
+        with self._lock:
+            if _now() > self._check_at:
+                self._check()
+            while True:
+                number = self._put + 1
+                words[page.PUTTING] = number
+                if number > words[page.ROOM]:
+                    words[page.PUTTING] = number - 1
+                    self._await_room(deadline)
+                elif not writer.has_room(len(data)):
+                    words[page.PUTTING] = number - 1
+                    self._call(Kind.ASK)  # the broker reads the ring before it answers
+                else:
+                    break
+            self._put = number
+            writer.write(data)
+        bell = words[page.BELL]
+        if bell != self._rung or writer.tail > self._look_at:
+            self._ring(bell)
+
+    def put_large(self, descriptor: int, deadline: float | None) -> None:
+        """Put one item that lies in memory of its own."""
+        words, writer = self._words, self._writer
+        with self._lock:
+            while True:
+                number = self._put + 1
+                words[page.PUTTING] = number
+                if number > words[page.ROOM]:
+                    words[page.PUTTING] = number - 1
+                    self._await_room(deadline)
+                elif not writer.has_room(0):
+                    words[page.PUTTING] = number - 1
+                    self._call(Kind.ASK)
+                else:
+                    break
+            # Send before we commit: then the broker has it when the ring says where it belongs.
+            try:
+                talk.send_with(self._socket, talk.write(Kind.PARCEL), descriptor)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise self._lose() from error
+            self._put = number
+            writer.write_large()
+        self._ring(words[page.BELL])
+
+    def _ring(self, bell: int) -> None:
+        """Wake the broker if somebody waits for an item, or before the ring is full."""
+        with self._lock:
+            if bell and bell != self._rung:
+                self._send(Kind.BELL)
+            elif self._writer.tail > self._look_at:
+                if self._writer.is_half_full():
+                    self._send(Kind.BELL)
+                self._look_at = self._writer.tail + RING_BYTES // 4
+            self._rung = bell
+
+    def _check(self) -> None:
+        """Notice that the broker is gone, although we have nothing to ask it."""
+        self._check_at = _now() + _CHECK_SECONDS
+        if not self._is_reading:
+            self._read_what_is_there()
+
+    def _await_room(self, deadline: float | None) -> None:
+        """Return when there may be room. Raises `Full` after the deadline; 0 is no waiting at all."""
+        kind = Kind.ROOM if deadline != 0 else Kind.TRY_ROOM
+        mine = not self._room_asked
+        if mine:
+            self._send(kind)
+            self._room_asked = kind
+        self._room_waiters += 1
+        try:
+            if not self._wait(lambda: not self._room_asked, deadline if kind == Kind.ROOM or not mine else None):
+                if kind == Kind.TRY_ROOM:  # another thread waits for some already
+                    raise queue.Full
+                if self._room_waiters == 1:
+                    self._send(Kind.DROP_ROOM)
+                    self._wait(lambda: not self._room_asked, None)
+                if self._room_asked or self._room_outcome == Outcome.REFUSED:
+                    raise queue.Full
+        finally:
+            self._room_waiters -= 1
+        if self._room_outcome == Outcome.SHUT_DOWN:
+            raise ShutDown
+        if self._room_outcome == Outcome.REFUSED and mine and kind == Kind.TRY_ROOM:
+            raise queue.Full
+
+    # -- getting -------------------------------------------------------------------------------------------
+
+    def get(self, deadline: float | None, most: int = 1) -> Item:
+        """Return the next item. `most` is how many are likely to be got at once. Raises `Empty` and `ShutDown`."""
+        words = self._words
+        with self._lock:
+            while True:
+                if self._left:
+                    number = self._taken + 1
+                    words[page.TAKING] = number
+                    if number <= words[page.LIMIT]:
+                        self._taken = number
+                        self._left -= 1
+                        if self._parcel >= 0:
+                            descriptor, self._parcel = self._parcel, -1
+                            return descriptor
+                        start = self._at + FRAME_BYTES
+                        self._at = end = start + _size_at(self._items, self._at)[0]
+                        return self._items[start:end]
+                    words[page.TAKING] = number - 1  # called back
+                    self._drop_items()
+                self._await_items(deadline, most)
+
+    def _await_items(self, deadline: float | None, most: int) -> None:
+        """Return when there may be items. Raises `Empty` after the deadline; 0 is no waiting at all."""
+        kind = Kind.WANT if deadline != 0 else Kind.TRY
+        mine = not self._items_asked
+        if mine:
+            self._send(kind, first=self._taken, second=most)
+            self._items_asked = kind
+        elif kind == Kind.TRY:
+            self._read_what_is_there()
+        self._item_waiters += 1
+        try:
+            arrived = self._wait(lambda: not self._items_asked, None if mine and kind == Kind.TRY else deadline)
+            if not arrived and self._item_waiters == 1 and kind == Kind.WANT:
+                self._send(Kind.DROP_WANT)
+                arrived = self._wait(lambda: not self._items_asked, None)
+                if not self._left:
+                    raise queue.Empty
+        finally:
+            self._item_waiters -= 1
+        if self._left:
+            return
+        if not arrived:
+            raise queue.Empty
+        if self._items_outcome == Outcome.SHUT_DOWN:
+            raise ShutDown
+        if mine and kind == Kind.TRY and self._items_outcome == Outcome.REFUSED:
+            raise queue.Empty
+
+    def _drop_items(self) -> None:
+        self._left = 0
+        if self._parcel >= 0:
+            page.close(self._parcel)
+            self._parcel = -1
+
+    def done(self) -> None:
+        """Finish the oldest item that is taken. Raises `ValueError` if nothing at all is unfinished."""
+        words = self._words
+        with self._lock:
+            if self._done < self._taken:
+                self._done += 1
+                words[page.DONE] = self._done
+                if words[page.EAGER] and self._done >= words[page.LIMIT]:
+                    self._send(Kind.BELL)
+            elif self._call(Kind.FINISH)[0] != Outcome.OK:
+                raise ValueError("task_done() called too many times")
+
+    # -- other requests ------------------------------------------------------------------------------------
+
+    def numbers(self) -> talk.Numbers:
+        with self._lock:
+            return talk.read_numbers(self._call(Kind.ASK)[1])
+
+    def shut(self, at_once: bool) -> None:
+        with self._lock:
+            self._call(Kind.SHUT, first=at_once)
+
+    def join(self, deadline: float | None) -> bool:
+        """Wait until nothing is unfinished; return whether that came about."""
+        with self._lock:
+            return self._call(Kind.JOIN, deadline=deadline)[0] == Outcome.OK
+
+    def _call(self, kind: Kind, first: int = 0, deadline: float | None = None) -> tuple[int, bytes]:
+        """Ask the broker and wait for the answer; after the deadline, withdraw a JOIN."""
+        self._requests = request = (self._requests + 1) & 0xFFFFFFFF
+        self._answers[request] = None
+        try:
+            self._send(kind, request, first)
+            if not self._wait(lambda: self._answers[request] is not None, deadline):
+                self._send(Kind.DROP_JOIN, first=request)
+                self._wait(lambda: self._answers[request] is not None, None)
+            answer = self._answers[request]
+            assert answer is not None
+            return answer
+        finally:
+            del self._answers[request]
+
+    # -- the socket ----------------------------------------------------------------------------------------
+
+    def _send(self, kind: Kind, number: int = 0, first: int = 0, second: int = 0) -> None:
+        try:
+            self._socket.send(talk.write(kind, number, first, second))
+        except OSError as error:
+            raise self._lose() from error
+
+    def _wait(self, is_there: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait for an answer; return False after the deadline. Called with the lock, which is let go meanwhile."""
+        while not is_there():
+            if self._is_lost:
+                raise _lost()
+            left = None if deadline is None else deadline - _now()
+            if left is not None and left <= 0:
+                return False
+            if self._is_reading:
+                self._news.wait(left)
+                continue
+            self._is_reading = True
+            self._lock.release()
+            try:
+                data, descriptors = self._receive(left, 0)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._lose() from error
+            finally:
+                self._lock.acquire()
+                self._is_reading = False
+                self._news.notify_all()
+            self._take_in(data, descriptors)
+        return True
+
+    def _receive(self, timeout_seconds: float | None, flags: int) -> tuple[bytes, list[int]]:
+        if timeout_seconds is not None:
+            self._poll.poll(timeout_seconds * 1e3)
+            flags = socket.MSG_DONTWAIT
+        return talk.receive(self._socket, talk.MAX_BYTES, flags)
+
+    def _read_what_is_there(self) -> None:
+        if self._is_reading:
+            return
+        try:
+            while True:
+                self._take_in(*self._receive(None, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise self._lose() from error
+
+    def _take_in(self, data: bytes, descriptors: list[int]) -> None:
+        """Take in a message, for whomever it is."""
+        if not data:
+            raise self._lose()
+        message = talk.read(data)
+        match message.kind:
+            case Kind.ITEMS:
+                self._items_asked = 0
+                self._left = message.first
+                self._items = memoryview(data)
+                self._at = talk.MESSAGE_BYTES
+                if descriptors:
+                    self._parcel = descriptors[0]
+            case Kind.NO_ITEMS:
+                self._items_asked = 0
+                self._items_outcome = Outcome(message.first)
+            case Kind.ROOM_ANSWER:
+                self._room_asked = 0
+                self._room_outcome = Outcome(message.first)
+            case Kind.ANSWER:
+                if message.number in self._answers:
+                    self._answers[message.number] = message.first, data[talk.MESSAGE_BYTES :]
+
+    def _lose(self) -> QueueLostError:
+        self._is_lost = True
+        self._news.notify_all()
+        return _lost()
+
+
+def _lost() -> QueueLostError:
+    return QueueLostError("the process that made this queue has ended, and the queue with it")
+
+
+def fits(data: bytes | memoryview) -> bool:
+    """Return whether an item travels through the ring."""
+    return len(data) < LARGE_BYTES

@@ -1,0 +1,141 @@
+"""A ring of bytes with one writer and one reader: what a process puts, until the broker reads it.
+
+An item is a frame: its size in four bytes, and its pickle. No frame goes over the end of the ring. Positions count
+bytes since the ring was made and never fall.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from conveyor.dropin.page import (
+    COUNT_MASK,
+    HEAD,
+    LARGE,
+    PUT,
+    RING_BYTES,
+    TAIL_BITS,
+    TAIL_MASK,
+    WRAP,
+    fence,
+)
+
+SIZE: Final = struct.Struct("<I")
+FRAME_BYTES: Final = SIZE.size  # beside the pickle
+LARGE_FRAME: Final = 0xFFFFFFFF  # in place of a size: the item is elsewhere
+LARGE_BYTES: Final = 1 << 16  # from here on an item travels in memory of its own
+
+_pack_size = SIZE.pack_into
+
+
+class RingWriter:
+    """The client's side. Called with its lock held."""
+
+    def __init__(self, words: memoryview, ring: memoryview) -> None:
+        self._words = words
+        self._ring = ring
+        self._head = 0  # the reader's, as last seen
+        self._count = 0
+        self._larges = 0
+        self.tail = 0
+        """Where the next frame goes."""
+
+    def has_room(self, size: int) -> bool:
+        """Return whether a frame for so many bytes fits."""
+        end = self.tail + 2 * FRAME_BYTES + 2 * size  # if it must go to the start of the ring, at most
+        if end - self._head <= RING_BYTES:
+            return True
+        self._head = self._words[HEAD]
+        return end - self._head <= RING_BYTES
+
+    def is_half_full(self) -> bool:
+        """Return whether the reader should look."""
+        self._head = self._words[HEAD]
+        return self.tail - self._head > RING_BYTES // 2
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Commit one item, for which there is room."""
+        size = len(data)
+        tail = self.tail
+        at = tail % RING_BYTES
+        end = at + FRAME_BYTES + size
+        if end > RING_BYTES:
+            self._words[WRAP] = tail
+            tail += RING_BYTES - at
+            at, end = 0, FRAME_BYTES + size
+        ring = self._ring
+        _pack_size(ring, at, size)
+        ring[at + FRAME_BYTES : end] = data
+        self._commit(tail + FRAME_BYTES + size)
+
+    def write_large(self) -> None:
+        """Commit one item that has been sent in memory of its own."""
+        tail = self.tail
+        at = tail % RING_BYTES
+        if at + FRAME_BYTES > RING_BYTES:
+            self._words[WRAP] = tail
+            tail += RING_BYTES - at
+            at = 0
+        _pack_size(self._ring, at, LARGE_FRAME)
+        self._larges += 1
+        self._words[LARGE] = self._larges
+        self._commit(tail + FRAME_BYTES)
+
+    def _commit(self, tail: int) -> None:
+        self.tail = tail
+        self._count += 1
+        fence()
+        self._words[PUT] = (self._count & COUNT_MASK) << TAIL_BITS | tail & TAIL_MASK
+
+
+class RingReader:
+    """The broker's side."""
+
+    def __init__(self, words: memoryview, ring: memoryview) -> None:
+        self._words = words
+        self._ring = ring
+        self._seen = 0
+        self._head = 0
+        self._count = 0
+        self._larges = 0
+
+    def read(self) -> tuple[bytes, int, int]:
+        """Return what has been written since the last time: the frames, their number, and how many are large."""
+        word = self._words[PUT]
+        if word == self._seen:
+            return b"", 0, 0
+        fence()
+        self._seen = word
+        head = self._head
+        tail = head + ((word - head) & TAIL_MASK)
+        count = ((word >> TAIL_BITS) - self._count) & COUNT_MASK
+        data = self._between(head, tail)
+        larges = self._words[LARGE] - self._larges
+        if larges:  # one that is not committed yet may be among them
+            larges = min(larges, sum(size == LARGE_FRAME for size in frames(data)))
+            self._larges += larges
+        self._head = tail
+        self._count += count
+        fence()
+        self._words[HEAD] = tail
+        return data, count, larges
+
+    def _between(self, head: int, tail: int) -> bytes:
+        start, end = head % RING_BYTES, tail % RING_BYTES
+        edge = tail - end  # the start of the lap in which the tail is
+        if head >= edge:
+            return bytes(self._ring[start : start + tail - head])
+        wrap = self._words[WRAP]
+        stop = wrap % RING_BYTES if head <= wrap < edge else RING_BYTES
+        return bytes(self._ring[start:stop]) + bytes(self._ring[:end])
+
+
+def frames(data: bytes) -> list[int]:
+    """Return the sizes of the frames, `LARGE_FRAME` for a large one."""
+    sizes, at, end = [], 0, len(data)
+    while at < end:
+        size = SIZE.unpack_from(data, at)[0]
+        sizes.append(size)
+        at += FRAME_BYTES if size == LARGE_FRAME else FRAME_BYTES + size
+    return sizes
