@@ -89,7 +89,7 @@ def main() -> None:
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
+    for number in (0, 1):  # standard error stays: should we fail, it says why
         os.dup2(null, number)
     os.closerange(CONTROL + 1, 1 << 16)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

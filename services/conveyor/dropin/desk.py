@@ -25,6 +25,7 @@ from conveyor.dropin.talk import Kind, Outcome
 from conveyor.loop import Loop
 
 _READ = socket.MSG_DONTWAIT
+OVERDUE_SECONDS = 0.01  # who has not taken what was sent so long ago is stuck: it was work for a tenth of that
 _MOST_PARCELS = 256  # each is a descriptor of the broker; those beyond are copied
 
 
@@ -96,6 +97,8 @@ class Desk:
             self._end_if_left()
 
     def _welcome(self, line: socket.socket, memory: int) -> None:
+        line.setblocking(False)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * talk.MAX_BYTES)
         self._number += 1
         try:
             member = Member(self._number, line, memory, self._stock.join(self._number))
@@ -122,7 +125,8 @@ class Desk:
         self._read_words(member)
         number = member.number
         del self._members[number]
-        self._stock.bury(number)
+        if self._stock.bury(number):
+            self._recall()  # so that what comes back comes before what others have been sent and not taken
         self._room.bury(number)
         self._getters.pop(number, None)
         self._putters.pop(number, None)
@@ -265,6 +269,8 @@ class Desk:
 
     def _grant(self) -> None:
         stock = self._stock
+        if stock.untaken_items and self._recall(OVERDUE_SECONDS):
+            return  # in a moment; what came first goes first
         if not stock.waiting_items and any(is_try for is_try, _ in self._getters.values()):
             self._bury_the_dead()
         for number, (is_try, most) in list(self._getters.items()):
@@ -343,11 +349,15 @@ class Desk:
         """Send to a process. One that is gone is not told; its death is on its way to us."""
         if not self._is_here(member):
             return
-        with contextlib.suppress(ConnectionError):
+        try:
             if descriptor is not None:
                 talk.send_with(member.line, head, descriptor)
             else:
                 member.line.sendmsg([head, *(views or ())])
+        except ConnectionError:
+            return
+        except BlockingIOError:  # it asks and does not read: end with it before it stops everybody
+            self._loop.after(0.0, functools.partial(self._bury, member))
 
     # -- calling back --------------------------------------------------------------------------------------
 
@@ -368,14 +378,16 @@ class Desk:
             self._limit()
         self._serve()
 
-    def _recall(self) -> None:
-        """Begin to take back what processes have been sent and have not taken."""
-        stopped = []
+    def _recall(self, after_seconds: float = 0.0) -> bool:
+        """Begin to take back what processes have been sent so long ago and have not taken; return whether any has."""
+        stopped, until_ns = [], time.monotonic_ns() - after_seconds * 1e9
         for number, member in self._members.items():
-            if number not in self._recalled and member.holder.granted > member.holder.taken:
-                member.words[page.LIMIT] = member.holder.taken
+            holder = member.holder
+            if number not in self._recalled and holder.granted > holder.taken and holder.sent_ns <= until_ns:
+                member.words[page.LIMIT] = holder.taken
                 stopped.append(number)
         self._settle(self._recalled, stopped)
+        return bool(stopped)
 
     def _limit(self) -> bool:
         """Begin to take back the room that processes have and do not use; return whether there is any."""

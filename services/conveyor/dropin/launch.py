@@ -29,7 +29,8 @@ main()
 """
 
 _lock = threading.Lock()
-_control: socket.socket | None = None
+# A number and no socket object: it is open until the process has ended, for children that outlive our last line.
+_control = -1
 
 
 def register(door: socket.socket, capacity: int) -> None:
@@ -37,14 +38,17 @@ def register(door: socket.socket, capacity: int) -> None:
     global _control
     with _lock:
         for _ in range(3):
-            if _control is None:
+            if _control < 0:
                 _control = _start()
+            control = socket.socket(fileno=_control)
             try:
-                talk.send_with(_control, talk.REGISTER.pack(capacity), door.fileno())
+                talk.send_with(control, talk.REGISTER.pack(capacity), door.fileno())
                 return
             except (BrokenPipeError, ConnectionResetError):  # it has ended, having nothing to do
-                _control.close()
-                _control = None
+                os.close(_control)
+                _control = -1
+            finally:
+                control.detach()
     raise QueueLostError("the process that carries queues cannot be started; its standard error says why")
 
 
@@ -52,12 +56,12 @@ def forget() -> None:
     """Forget a parent's broker. Called in a forked child."""
     global _control, _lock
     _lock = threading.Lock()
-    if _control is not None:
-        _control.close()
-        _control = None
+    if _control >= 0:
+        os.close(_control)
+        _control = -1
 
 
-def _start() -> socket.socket:
+def _start() -> int:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     root = str(Path(conveyor.__file__).parents[1])
     executable = os.fsdecode(spawn.get_executable())
@@ -68,4 +72,4 @@ def _start() -> socket.socket:
         )
     with contextlib.suppress(ChildProcessError):  # the user has SIGCHLD ignored
         os.waitpid(pid, 0)
-    return ours
+    return ours.detach()

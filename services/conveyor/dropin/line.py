@@ -9,6 +9,7 @@ Several threads may wait at once: one of them reads the socket, for all.
 
 from __future__ import annotations
 
+import errno
 import queue
 import select
 import socket
@@ -18,12 +19,15 @@ from collections.abc import Callable
 from typing import Final
 
 from conveyor.dropin import page, talk
-from conveyor.dropin.ring import FRAME_BYTES, LARGE_BYTES, RING_BYTES, SIZE, RingWriter
+from conveyor.dropin.page import BELL, DONE, EAGER, LIMIT, PUTTING, ROOM, TAKING
+from conveyor.dropin.ring import FRAME_BYTES, RING_BYTES, SIZE, RingWriter
 from conveyor.dropin.talk import Kind, Outcome
 from conveyor.errors import QueueLostError
 
 ShutDown: type[Exception] = getattr(queue, "ShutDown", None) or type(
-    "ShutDown", (Exception,), {"__doc__": "Raised by put and get once the queue is shut down.", "__module__": "conveyor"}
+    "ShutDown",
+    (Exception,),
+    {"__doc__": "Raised by put and get once the queue is shut down.", "__module__": "conveyor"},
 )
 
 _CHECK_SECONDS: Final = 0.01  # how often a process that only puts looks whether the broker is there
@@ -39,10 +43,10 @@ class Line:
 
     def __init__(self, door: socket.socket) -> None:
         """Knock at the door, and wait until the broker has opened."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = page.new_memory()
         self._words, ring = page.open_memory(memory)
         self._writer = RingWriter(self._words, ring)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
         self._lock = threading.Lock()
@@ -55,6 +59,7 @@ class Line:
         self._rung = 0
         self._look_at = RING_BYTES // 2
         self._room_asked = 0
+        self._room_answers = 0
         self._room_outcome = Outcome.OK
         self._room_waiters = 0
         # Getting. The items are those from `_taken` on; while there is one, none is asked for.
@@ -65,6 +70,7 @@ class Line:
         self._taken = 0
         self._done = 0
         self._items_asked = 0
+        self._item_answers = 0
         self._items_outcome = Outcome.OK
         self._item_waiters = 0
         # Other requests.
@@ -86,13 +92,16 @@ class Line:
             self._is_lost = True
             self._socket.close()
 
+    def __del__(self) -> None:
+        self._socket.close()
+
     @property
     def holds_items(self) -> bool:
         return self._done < self._taken
 
     # -- putting -------------------------------------------------------------------------------------------
 
-    def put(self, data: bytes | memoryview, deadline: float | None) -> None:
+    def put(self, data: bytes, deadline: float | None) -> None:
         """Put one item that fits the ring. Raises `Full`, `ShutDown` and `QueueLostError`."""
         words, writer = self._words, self._writer
         with self._lock:
@@ -100,18 +109,17 @@ class Line:
                 self._check()
             while True:
                 number = self._put + 1
-                words[page.PUTTING] = number
-                if number > words[page.ROOM]:
-                    words[page.PUTTING] = number - 1
+                words[PUTTING] = number
+                if number > words[ROOM]:
+                    words[PUTTING] = number - 1
                     self._await_room(deadline)
-                elif not writer.has_room(len(data)):
-                    words[page.PUTTING] = number - 1
-                    self._call(Kind.ASK)  # the broker reads the ring before it answers
-                else:
+                elif writer.write(data):
+                    self._put = number
                     break
-            self._put = number
-            writer.write(data)
-        bell = words[page.BELL]
+                else:
+                    words[PUTTING] = number - 1
+                    self._call(Kind.ASK)  # the broker reads the ring before it answers
+        bell = words[BELL]
         if bell != self._rung or writer.tail > self._look_at:
             self._ring(bell)
 
@@ -121,23 +129,29 @@ class Line:
         with self._lock:
             while True:
                 number = self._put + 1
-                words[page.PUTTING] = number
-                if number > words[page.ROOM]:
-                    words[page.PUTTING] = number - 1
+                words[PUTTING] = number
+                if number > words[ROOM]:
+                    words[PUTTING] = number - 1
                     self._await_room(deadline)
-                elif not writer.has_room(0):
-                    words[page.PUTTING] = number - 1
-                    self._call(Kind.ASK)
-                else:
+                # Send before we commit: then the broker has it when the ring says where it belongs.
+                elif writer.has_room() and self._send_parcel(descriptor):
                     break
-            # Send before we commit: then the broker has it when the ring says where it belongs.
-            try:
-                talk.send_with(self._socket, talk.write(Kind.PARCEL), descriptor)
-            except (BrokenPipeError, ConnectionResetError) as error:
-                raise self._lose() from error
+                else:
+                    words[PUTTING] = number - 1
+                    self._call(Kind.ASK)
             self._put = number
             writer.write_large()
-        self._ring(words[page.BELL])
+        self._ring(words[BELL])
+
+    def _send_parcel(self, descriptor: int) -> bool:
+        """Return False if more descriptors are on their way to the broker than the kernel allows."""
+        try:
+            talk.send_with(self._socket, talk.write(Kind.PARCEL), descriptor)
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:
+                return False
+            raise self._lose() from error
+        return True
 
     def _ring(self, bell: int) -> None:
         """Wake the broker if somebody waits for an item, or before the ring is full."""
@@ -157,27 +171,28 @@ class Line:
             self._read_what_is_there()
 
     def _await_room(self, deadline: float | None) -> None:
-        """Return when there may be room. Raises `Full` after the deadline; 0 is no waiting at all."""
-        kind = Kind.ROOM if deadline != 0 else Kind.TRY_ROOM
-        mine = not self._room_asked
-        if mine:
+        """Return when there may be room. Raises `Full` after the deadline, where 0 is no waiting, and `ShutDown`."""
+        is_try, seen = deadline == 0, self._room_answers
+        if not self._room_asked:
+            kind = Kind.TRY_ROOM if is_try else Kind.ROOM
             self._send(kind)
             self._room_asked = kind
+        elif is_try and self._room_asked == Kind.ROOM:  # another thread waits already
+            raise queue.Full
         self._room_waiters += 1
         try:
-            if not self._wait(lambda: not self._room_asked, deadline if kind == Kind.ROOM or not mine else None):
-                if kind == Kind.TRY_ROOM:  # another thread waits for some already
+            limit = deadline if self._room_asked == Kind.ROOM else None  # a TRY is answered at once
+            if not self._wait(lambda: self._room_answers != seen, limit):
+                if self._room_waiters > 1:
                     raise queue.Full
-                if self._room_waiters == 1:
-                    self._send(Kind.DROP_ROOM)
-                    self._wait(lambda: not self._room_asked, None)
-                if self._room_asked or self._room_outcome == Outcome.REFUSED:
-                    raise queue.Full
+                self._send(Kind.DROP_ROOM)
+                self._wait(lambda: self._room_answers != seen, None)
+                is_try = True
         finally:
             self._room_waiters -= 1
         if self._room_outcome == Outcome.SHUT_DOWN:
             raise ShutDown
-        if self._room_outcome == Outcome.REFUSED and mine and kind == Kind.TRY_ROOM:
+        if self._room_outcome == Outcome.REFUSED and is_try:
             raise queue.Full
 
     # -- getting -------------------------------------------------------------------------------------------
@@ -189,8 +204,8 @@ class Line:
             while True:
                 if self._left:
                     number = self._taken + 1
-                    words[page.TAKING] = number
-                    if number <= words[page.LIMIT]:
+                    words[TAKING] = number
+                    if number <= words[LIMIT]:
                         self._taken = number
                         self._left -= 1
                         if self._parcel >= 0:
@@ -199,36 +214,38 @@ class Line:
                         start = self._at + FRAME_BYTES
                         self._at = end = start + _size_at(self._items, self._at)[0]
                         return self._items[start:end]
-                    words[page.TAKING] = number - 1  # called back
+                    words[TAKING] = number - 1  # called back
                     self._drop_items()
                 self._await_items(deadline, most)
 
     def _await_items(self, deadline: float | None, most: int) -> None:
-        """Return when there may be items. Raises `Empty` after the deadline; 0 is no waiting at all."""
-        kind = Kind.WANT if deadline != 0 else Kind.TRY
-        mine = not self._items_asked
-        if mine:
+        """Return when there may be items. Raises `Empty` after the deadline, where 0 is no waiting, and `ShutDown`."""
+        is_try, seen = deadline == 0, self._item_answers
+        if not self._items_asked:
+            kind = Kind.TRY if is_try else Kind.WANT
             self._send(kind, first=self._taken, second=most)
             self._items_asked = kind
-        elif kind == Kind.TRY:
+        elif is_try and self._items_asked == Kind.WANT:  # another thread waits already
             self._read_what_is_there()
+            if not self._left:
+                raise queue.Empty
+            return
         self._item_waiters += 1
         try:
-            arrived = self._wait(lambda: not self._items_asked, None if mine and kind == Kind.TRY else deadline)
-            if not arrived and self._item_waiters == 1 and kind == Kind.WANT:
-                self._send(Kind.DROP_WANT)
-                arrived = self._wait(lambda: not self._items_asked, None)
-                if not self._left:
+            limit = deadline if self._items_asked == Kind.WANT else None  # a TRY is answered at once
+            if not self._wait(lambda: self._item_answers != seen, limit):
+                if self._item_waiters > 1:
                     raise queue.Empty
+                self._send(Kind.DROP_WANT)  # and if an item is on its way already, it is welcome
+                self._wait(lambda: self._item_answers != seen, None)
+                is_try = True
         finally:
             self._item_waiters -= 1
         if self._left:
             return
-        if not arrived:
-            raise queue.Empty
         if self._items_outcome == Outcome.SHUT_DOWN:
             raise ShutDown
-        if mine and kind == Kind.TRY and self._items_outcome == Outcome.REFUSED:
+        if self._items_outcome == Outcome.REFUSED and is_try:
             raise queue.Empty
 
     def _drop_items(self) -> None:
@@ -243,8 +260,8 @@ class Line:
         with self._lock:
             if self._done < self._taken:
                 self._done += 1
-                words[page.DONE] = self._done
-                if words[page.EAGER] and self._done >= words[page.LIMIT]:
+                words[DONE] = self._done
+                if words[EAGER] and self._done >= words[LIMIT]:
                     self._send(Kind.BELL)
             elif self._call(Kind.FINISH)[0] != Outcome.OK:
                 raise ValueError("task_done() called too many times")
@@ -301,16 +318,17 @@ class Line:
             self._is_reading = True
             self._lock.release()
             try:
-                data, descriptors = self._receive(left, 0)
+                received = self._receive(left, 0)
             except BlockingIOError:
-                continue
-            except OSError as error:
-                raise self._lose() from error
+                received = None
+            except OSError:
+                received = b"", []
             finally:
                 self._lock.acquire()
                 self._is_reading = False
                 self._news.notify_all()
-            self._take_in(data, descriptors)
+            if received is not None:
+                self._take_in(*received)
         return True
 
     def _receive(self, timeout_seconds: float | None, flags: int) -> tuple[bytes, list[int]]:
@@ -338,6 +356,8 @@ class Line:
         match message.kind:
             case Kind.ITEMS:
                 self._items_asked = 0
+                self._item_answers += 1
+                self._items_outcome = Outcome.OK
                 self._left = message.first
                 self._items = memoryview(data)
                 self._at = talk.MESSAGE_BYTES
@@ -345,9 +365,11 @@ class Line:
                     self._parcel = descriptors[0]
             case Kind.NO_ITEMS:
                 self._items_asked = 0
+                self._item_answers += 1
                 self._items_outcome = Outcome(message.first)
             case Kind.ROOM_ANSWER:
                 self._room_asked = 0
+                self._room_answers += 1
                 self._room_outcome = Outcome(message.first)
             case Kind.ANSWER:
                 if message.number in self._answers:
@@ -361,8 +383,3 @@ class Line:
 
 def _lost() -> QueueLostError:
     return QueueLostError("the process that made this queue has ended, and the queue with it")
-
-
-def fits(data: bytes | memoryview) -> bool:
-    """Return whether an item travels through the ring."""
-    return len(data) < LARGE_BYTES

@@ -31,7 +31,7 @@ BELL: Final = 11  # not 0: somebody waits for the next item; a new number for ea
 EAGER: Final = 12  # somebody waits in join()
 
 PAGE_BYTES: Final = 4096
-RING_BYTES: Final = 1 << 18
+RING_BYTES: Final = 1 << 18  # a power of 2
 ALL_BYTES: Final = PAGE_BYTES + RING_BYTES
 TAIL_BITS: Final = 40
 TAIL_MASK: Final = (1 << TAIL_BITS) - 1
@@ -39,13 +39,13 @@ COUNT_MASK: Final = (1 << (64 - TAIL_BITS)) - 1
 
 SETTLE_SECONDS: Final = 0.001  # until a store is surely seen by another process: far more than enough
 
-_KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64")
+KEEPS_ORDER: Final = platform.machine() in ("x86_64", "AMD64")
 _fence_lock = threading.Lock()
 
 
 def fence() -> None:
     """Have the stores before this seen before those after it. Nothing to do where the processor keeps their order."""
-    if not _KEEPS_ORDER:
+    if not KEEPS_ORDER:
         with _fence_lock:
             pass
 

@@ -32,6 +32,8 @@ __all__ = ["JoinableQueue", "Queue", "ShutDown"]
 
 T = TypeVar("T")
 _PROTOCOL: Final = 5
+_ATOMS: Final = frozenset((int, str, bytes, float, bool, type(None)))  # nobody can tell how they are pickled
+_dumps: Final = pickle.dumps
 _loads: Final = pickle.loads
 _now: Final = time.monotonic
 
@@ -179,27 +181,26 @@ class Queue(Generic[T]):
             return self._line
 
     def _put(self, line: Line, obj: T, deadline: float | None) -> None:
-        try:
-            file, pickler, buffers = self._picklers.pop()
-        except IndexError:  # the first one of this thread, or a put inside a put
-            file, pickler, buffers = _new_pickler()
-        pickler.dump(obj)
-        data = file.getbuffer()
-        if len(data) < LARGE_BYTES and not buffers:
+        if type(obj) in _ATOMS:
+            data = _dumps(obj, _PROTOCOL)
+            large: list[pickle.PickleBuffer] = []
+        else:
+            try:
+                spare = self._picklers.pop()
+            except IndexError:  # the first one of this thread, or a put inside a put
+                spare = _new_pickler()
+            file, pickler, large = spare
+            pickler.dump(obj)
+            data = file.getvalue()
+            if not large:
+                file.seek(0)
+                file.truncate()
+                pickler.clear_memo()
+                self._picklers.append(spare)
+        if len(data) < LARGE_BYTES and not large:
             line.put(data, deadline)
-            data.release()
-            file.seek(0)
-            file.truncate()
-            pickler.clear_memo()
-            self._picklers.append((file, pickler, buffers))
-            return
-        views = [buffer.raw() for buffer in buffers]
-        sizes = [len(data), *(view.nbytes for view in views)]
-        memory = write_memory([struct.pack(f"<{1 + len(sizes)}Q", len(sizes), *sizes), data, *views])
-        try:
-            line.put_large(memory, deadline)
-        finally:
-            os.close(memory)
+        else:
+            _put_large(line, data, large, deadline)
 
     def _open(self, line: Line, item: Item) -> T:
         obj = _read_memory(item) if isinstance(item, int) else _loads(item)
@@ -242,6 +243,16 @@ class JoinableQueue(Queue[T]):
 
     def _open(self, line: Line, item: Item) -> T:
         return _read_memory(item) if isinstance(item, int) else _loads(item)  # type: ignore[no-any-return]
+
+
+def _put_large(line: Line, data: bytes, buffers: list[pickle.PickleBuffer], deadline: float | None) -> None:
+    views = [buffer.raw() for buffer in buffers]
+    sizes = [len(data), *(view.nbytes for view in views)]
+    memory = write_memory([struct.pack(f"<{1 + len(sizes)}Q", len(sizes), *sizes), data, *views])
+    try:
+        line.put_large(memory, deadline)
+    finally:
+        os.close(memory)
 
 
 def _deadline(block: bool, timeout: float | None) -> float:

@@ -12,6 +12,7 @@ from typing import Final
 from conveyor.dropin.page import (
     COUNT_MASK,
     HEAD,
+    KEEPS_ORDER,
     LARGE,
     PUT,
     RING_BYTES,
@@ -26,6 +27,7 @@ FRAME_BYTES: Final = SIZE.size  # beside the pickle
 LARGE_FRAME: Final = 0xFFFFFFFF  # in place of a size: the item is elsewhere
 LARGE_BYTES: Final = 1 << 16  # from here on an item travels in memory of its own
 
+_PLACE_MASK: Final = RING_BYTES - 1
 _pack_size = SIZE.pack_into
 
 
@@ -35,58 +37,60 @@ class RingWriter:
     def __init__(self, words: memoryview, ring: memoryview) -> None:
         self._words = words
         self._ring = ring
-        self._head = 0  # the reader's, as last seen
+        self._end = RING_BYTES  # how far there is room, as last seen
         self._count = 0
         self._larges = 0
         self.tail = 0
         """Where the next frame goes."""
 
-    def has_room(self, size: int) -> bool:
-        """Return whether a frame for so many bytes fits."""
-        end = self.tail + 2 * FRAME_BYTES + 2 * size  # if it must go to the start of the ring, at most
-        if end - self._head <= RING_BYTES:
-            return True
-        self._head = self._words[HEAD]
-        return end - self._head <= RING_BYTES
-
     def is_half_full(self) -> bool:
         """Return whether the reader should look."""
-        self._head = self._words[HEAD]
-        return self.tail - self._head > RING_BYTES // 2
+        self._end = self._words[HEAD] + RING_BYTES
+        return self.tail + RING_BYTES // 2 > self._end
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Commit one item, for which there is room."""
-        size = len(data)
+    def write(self, data: bytes, mark: int | None = None) -> bool:
+        """Commit one item, with a mark in place of its size; return False if there is no room until the reader has read."""
         tail = self.tail
-        at = tail % RING_BYTES
+        at = tail & _PLACE_MASK
+        size = len(data)
         end = at + FRAME_BYTES + size
-        if end > RING_BYTES:
-            self._words[WRAP] = tail
-            tail += RING_BYTES - at
-            at, end = 0, FRAME_BYTES + size
+        after = tail + FRAME_BYTES + size
+        if end > RING_BYTES or after > self._end:
+            return self._write_slowly(data, mark)
         ring = self._ring
-        _pack_size(ring, at, size)
+        _pack_size(ring, at, size if mark is None else mark)
         ring[at + FRAME_BYTES : end] = data
-        self._commit(tail + FRAME_BYTES + size)
+        self.tail = after
+        self._count = count = self._count + 1
+        if not KEEPS_ORDER:
+            fence()
+        self._words[PUT] = (count & COUNT_MASK) << TAIL_BITS | after & TAIL_MASK
+        return True
+
+    def _write_slowly(self, data: bytes, mark: int | None) -> bool:
+        """Go to the start of the ring if need be, and see how far the reader is."""
+        need = FRAME_BYTES + len(data)
+        place = self.tail & _PLACE_MASK
+        gap = RING_BYTES - place if place + need > RING_BYTES else 0
+        self._end = self._words[HEAD] + RING_BYTES
+        if self.tail + gap + need > self._end:
+            return False
+        if gap:
+            self._words[WRAP] = self.tail
+            self.tail += gap
+        return self.write(data, mark)
+
+    def has_room(self) -> bool:
+        """Return whether `write_large` can be called."""
+        self._end = self._words[HEAD] + RING_BYTES
+        return self.tail + 2 * FRAME_BYTES <= self._end
 
     def write_large(self) -> None:
         """Commit one item that has been sent in memory of its own."""
-        tail = self.tail
-        at = tail % RING_BYTES
-        if at + FRAME_BYTES > RING_BYTES:
-            self._words[WRAP] = tail
-            tail += RING_BYTES - at
-            at = 0
-        _pack_size(self._ring, at, LARGE_FRAME)
         self._larges += 1
         self._words[LARGE] = self._larges
-        self._commit(tail + FRAME_BYTES)
-
-    def _commit(self, tail: int) -> None:
-        self.tail = tail
-        self._count += 1
-        fence()
-        self._words[PUT] = (self._count & COUNT_MASK) << TAIL_BITS | tail & TAIL_MASK
+        is_written = self.write(b"", LARGE_FRAME)
+        assert is_written
 
 
 class RingReader:

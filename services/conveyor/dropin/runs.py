@@ -71,7 +71,7 @@ def _read_all(descriptor: int) -> bytes:
 class Run:
     """Some consecutive items: frames between two places of `data`, or one parcel."""
 
-    __slots__ = ("count", "data", "end", "parcel", "start")
+    __slots__ = ("count", "data", "end", "parcel", "place", "start")
 
     def __init__(self, data: bytes, start: int, end: int, count: int, parcel: Parcel | None = None) -> None:
         self.data = data
@@ -79,11 +79,14 @@ class Run:
         self.end = end
         self.count = count
         self.parcel = parcel
+        self.place = 0
+        """Of the first item, among all that the queue has accepted."""
 
     def first(self, most: int, most_bytes: int) -> Run:
         """Cut off and return the first items: at most so many, in at most so many bytes, but one at least."""
         if self.count <= most and self.end - self.start <= most_bytes:
             taken = Run(self.data, self.start, self.end, self.count, self.parcel)
+            taken.place = self.place
             self.start, self.count = self.end, 0
             return taken
         data, start = self.data, self.start
@@ -94,9 +97,12 @@ class Run:
                 break
             at = after
             count += 1
+        taken = Run(data, start, at, count)
+        taken.place = self.place
         self.start = at
         self.count -= count
-        return Run(data, start, at, count)
+        self.place += count
+        return taken
 
     def view(self) -> memoryview:
         return memoryview(self.data)[self.start : self.end]

@@ -70,6 +70,7 @@ class Stock:
 
     def accept(self, run: Run) -> None:
         """Take in new items."""
+        run.place = self._accepted
         self._accepted += run.count
         if self.is_discarding:
             self._finish(run.count)
@@ -175,7 +176,13 @@ class Stock:
         if self.is_discarding:
             self._finish(count)
             return
-        self._waiting.extendleft(reversed(runs))
+        waiting = self._waiting
+        before = deque[Run]()
+        for run in runs:  # each to where it was: mostly the very front
+            while waiting and waiting[0].place < run.place:
+                before.append(waiting.popleft())
+            before.append(run)
+        waiting.extendleft(reversed(before))
         self.waiting_items += count
 
     def discard(self) -> None:
