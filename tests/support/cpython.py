@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import queue
 import sys
@@ -14,22 +15,23 @@ import types
 import unittest
 from typing import Any
 
-from test import _test_multiprocessing, test_queue
-
 import conveyor
+
+_test_multiprocessing: Any = importlib.import_module("test._test_multiprocessing")
+test_queue: Any = importlib.import_module("test.test_queue")
 
 CONFLICTS = {
     "test_queue_feeder_donot_stop_onexc": "put raises what pickling raises; there is no feeder thread to go on",
     "test_queue_feeder_on_queue_feeder_error": "the hook belongs to the feeder thread, and there is none",
-    "test_negative_timeout_raises_exception": "of queue.Queue; in multiprocessing, whose place we take, that time is over",
+    "test_negative_timeout_raises_exception": "queue.Queue's; in multiprocessing a negative time is over",
 }
 
 
 class _Multiprocessing(types.ModuleType):
     """`multiprocessing` as these tests see it."""
 
-    Queue = staticmethod(conveyor.Queue)
-    JoinableQueue = staticmethod(conveyor.JoinableQueue)
+    Queue: Any = staticmethod(conveyor.Queue)
+    JoinableQueue: Any = staticmethod(conveyor.JoinableQueue)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(multiprocessing, name)
@@ -39,19 +41,21 @@ _test_multiprocessing.multiprocessing = _Multiprocessing("multiprocessing")
 
 
 class TestQueueOfMultiprocessing(
-    _test_multiprocessing._TestQueue, _test_multiprocessing.ProcessesMixin, unittest.TestCase
-):  # type: ignore[misc,name-defined]
+    _test_multiprocessing._TestQueue,  # type: ignore[misc]
+    _test_multiprocessing.ProcessesMixin,  # type: ignore[misc]
+    unittest.TestCase,
+):
     """`_TestQueue`, as `test_multiprocessing_fork` and its like install it."""
 
-    Queue = staticmethod(conveyor.Queue)
-    JoinableQueue = staticmethod(conveyor.JoinableQueue)
+    Queue: Any = staticmethod(conveyor.Queue)
+    JoinableQueue: Any = staticmethod(conveyor.JoinableQueue)
 
 
 class Queue(conveyor.JoinableQueue[Any]):
     """Under the name by which the tests know the order of items."""
 
 
-class TestQueueOfThreads(test_queue.BaseQueueTestMixin, unittest.TestCase):  # type: ignore[misc,name-defined]
+class TestQueueOfThreads(test_queue.BaseQueueTestMixin, unittest.TestCase):  # type: ignore[misc]
     """`QueueTest`: the queue of threads."""
 
     queue = types.SimpleNamespace(Empty=queue.Empty, Full=queue.Full, ShutDown=conveyor.ShutDown)
@@ -61,13 +65,14 @@ class TestQueueOfThreads(test_queue.BaseQueueTestMixin, unittest.TestCase):  # t
         super().setUp()
 
 
-def main(start_method: str, *names: str) -> None:
+def main(start_method: str) -> None:
+    """Run them by a start method, or those of the queue of threads by `threads`."""
+    case: type[unittest.TestCase] = TestQueueOfThreads
     if start_method != "threads":
         multiprocessing.set_start_method(start_method, force=True)
-    case = TestQueueOfThreads if start_method == "threads" else TestQueueOfMultiprocessing
+        case = TestQueueOfMultiprocessing
+    for name, reason in CONFLICTS.items():
+        if hasattr(case, name):
+            setattr(case, name, unittest.skip(reason)(getattr(case, name)))
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(case)
-    for test in suite:
-        if test._testMethodName in CONFLICTS:
-            setattr(test, test._testMethodName, unittest.skip(CONFLICTS[test._testMethodName])(lambda: None))
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    sys.exit(not result.wasSuccessful())
+    sys.exit(not unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful())

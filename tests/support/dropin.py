@@ -11,7 +11,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import queue
 import random
 import signal
 import subprocess
@@ -136,16 +135,38 @@ def exchange(carrier: Any, path: str, deed: str) -> None:
         note(path, f"{deed} lost")
 
 
+def tell_outcomes(carrier: Any, writer: Any) -> None:
+    """Get, wait in get, and put; say what came of each."""
+    writer.send(carrier.get())
+    carrier.task_done()
+    writer.send("waits")
+    outcome_of(carrier.get, writer)
+    while True:  # until the shutdown is through
+        try:
+            carrier.put(1)
+        except conveyor.ShutDown:
+            break
+    writer.send("ShutDown")
+
+
+def outcome_of(use: Callable[[], object], writer: Any) -> None:
+    try:
+        writer.send(use())
+    except Exception as error:  # that is what we are asked for
+        writer.send(type(error).__name__)
+
+
 class World:
     """What a program needs: processes by one start method, a folder, and their end at the end."""
 
     def __init__(self, start_method: str, folder: str) -> None:
+        self.method = start_method
         self.context: Any = multiprocessing.get_context(start_method)
         self.path = f"{folder}/notes"
         self.folder = folder
         self.processes: list[Any] = []
 
-    def start(self, target: Callable[..., None], *args: Any) -> Any:
+    def start(self, target: Callable[..., object], *args: Any) -> Any:
         process = self.context.Process(target=target, args=args)
         process.start()
         self.processes.append(process)
@@ -160,10 +181,24 @@ class World:
             self.kill(process)
 
 
-def is_waiting(process: Any) -> bool:
-    """Return whether a process sleeps in a socket: it has come to its get or put, and nothing is there for it."""
-    where = Path(f"/proc/{process.pid}/wchan").read_text()
-    return "unix" in where or "skb" in where or "poll" in where
+def wait_until_waiting(process: Any) -> None:
+    """Wait until a process sleeps in a socket: it has come to its get or put, and nothing is there for it."""
+
+    def is_waiting() -> bool:
+        where = Path(f"/proc/{process.pid}/wchan").read_text()
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        return "conveyor-line" in maps and any(name in where for name in ("unix", "skb", "poll"))
+
+    wait_for("it to wait", is_waiting)
+
+
+def open_things() -> tuple[int, int]:
+    """Return how many descriptors and threads this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count()
+
+
+def brokers() -> list[psutil.Process]:
+    return [each for each in left_of(os.environ[MARK]) if "conveyor.dropin.broker" in " ".join(each.cmdline())]
 
 
 def none_of(numbers: list[int], expected: int) -> None:
@@ -195,7 +230,7 @@ def killed_while_waiting(world: World) -> None:
     carrier: Any = conveyor.JoinableQueue()
     victims = [world.start(only_get, carrier) for _ in range(2)]
     for victim in victims:
-        wait_for("it to wait", lambda victim=victim: is_waiting(victim))
+        wait_until_waiting(victim)
     os.kill(victims[0].pid, signal.SIGSTOP)
     for victim in victims:
         world.kill(victim)
@@ -274,7 +309,7 @@ def killed_in_a_put(world: World) -> None:
     victims = [world.start(put_all, carrier, 100), world.start(put_blobs, carrier, 100, 200_000)]
     wait_for("a full queue", carrier.full)
     for victim in victims:
-        wait_for("it to wait", lambda victim=victim: is_waiting(victim))
+        wait_until_waiting(victim)
         world.kill(victim)
     assert len(carrier.get_many(100)) == 10
     other = world.start(put_all, carrier, 20)
@@ -300,13 +335,13 @@ def keep(start_method: str, folder: str, maxsize: int) -> None:
 def killed_maker(world: World, maxsize: str) -> None:
     """Everybody who uses its queue gets an error; nobody hangs."""
     expected = ["get lost", "join lost", "put lost"] if maxsize == "0" else ["join lost", "put lost"]
-    maker = subprocess.Popen(
-        [sys.executable, "-c", f"from support import dropin; dropin.keep({world.context._name!r}, {world.folder!r}, {maxsize})"]
-    )
+    call = f"from support import dropin; dropin.keep({world.method!r}, {world.folder!r}, {maxsize})"
+    maker = subprocess.Popen([sys.executable, "-c", call])
     (line,) = wait_for("its children", lambda: notes(f"{world.folder}/pids"))
     children = [psutil.Process(int(pid)) for pid in line.split()]
     for child in children:
-        wait_for("it to have connected", lambda child=child: "conveyor-line" in Path(f"/proc/{child.pid}/maps").read_text())
+        if child is not children[-1]:  # that one puts all the time
+            wait_until_waiting(child)
     maker.kill()
     maker.wait()
     wait_for("all to have noticed", lambda: sorted(notes(world.path)) == expected)
@@ -318,17 +353,16 @@ def killed_broker(world: World) -> None:
     carrier: Any = conveyor.JoinableQueue()
     carrier.put(1)
     child = world.start(exchange, carrier, world.path, "join")
-    wait_for("it to wait", lambda: is_waiting(child))
-    (broker,) = [p for p in left_of(os.environ[MARK]) if "conveyor.dropin.broker" in " ".join(p.cmdline())]
+    wait_until_waiting(child)
+    (broker,) = brokers()
     broker.kill()
     wait_for("it to have noticed", lambda: notes(world.path) == ["join lost"])
     for use in (carrier.get, carrier.join, carrier.qsize, lambda: put_all(carrier, 1 << 30)):
         try:
             use()
-        except conveyor.QueueLostError as error:
-            assert isinstance(error, (EOFError, OSError))
-        else:
-            raise AssertionError("no error")
+        except conveyor.QueueLostError:
+            continue
+        raise AssertionError("no error")
     another: Any = conveyor.JoinableQueue()
     another.put(2)
     assert another.get() == 2
@@ -336,12 +370,12 @@ def killed_broker(world: World) -> None:
 
 def forgotten(world: World) -> None:
     """Queues that nobody has any more leave nothing behind: no descriptor, no thread, no process."""
-    conveyor.Queue().put(1)
+    conveyor.Queue[int]().put(1)
     first = world.start(time.time)
     first.join()
     first.close()
     gc.collect()
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = open_things()
     for _ in range(20):
         carrier: Any = conveyor.JoinableQueue(100)
         carrier.put(bytes(100_000))
@@ -353,11 +387,9 @@ def forgotten(world: World) -> None:
     world.processes.clear()
     del carrier
     gc.collect()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
-    me = os.getpid()
-    wait_for("the broker to end", lambda: [p.pid for p in left_of(os.environ[MARK]) if "dropin.broker" in str(p.cmdline())] == [])
-    assert os.getpid() == me
-    conveyor.Queue().put(1)
+    assert open_things() == before
+    wait_for("the broker to end", lambda: not brokers())
+    conveyor.Queue[int]().put(1)
 
 
 def storm(world: World, seed: str) -> None:
@@ -370,9 +402,9 @@ def storm(world: World, seed: str) -> None:
     putters = [world.start(put_and_note, carrier, 100_000 * number, 400, accepted) for number in range(3)]
     kills = 0
     for _ in range(chance.randint(5, 20)):
-        pause = chance.random() * 0.03
-        began = time.monotonic()
-        wait_for("the next kill", lambda pause=pause, began=began: time.monotonic() - began > pause)
+        until = time.monotonic() + chance.random() * 0.03
+        while time.monotonic() < until:  # busy, as everybody else
+            pass
         if chance.random() < 0.1:
             world.kill(chance.choice(putters))
         else:

@@ -18,7 +18,8 @@ import socket
 from typing import Final
 
 from conveyor.dropin import talk
-from conveyor.dropin.desk import Desk, open_process
+from conveyor.dropin.desk import Desk
+from conveyor.dropin.member import open_process
 from conveyor.loop import Loop
 
 CONTROL: Final = 3  # the descriptor on which the maker registers its queues
@@ -84,8 +85,8 @@ class Broker:
 
 def main() -> None:
     """Be a broker. The process has no threads and only one descriptor that matters."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are meant for the maker; we end with it
-        signal.signal(number, signal.SIG_IGN)
+    for meant_for_the_maker in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(meant_for_the_maker, signal.SIG_IGN)
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)

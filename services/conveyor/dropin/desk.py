@@ -11,45 +11,20 @@ import functools
 import os
 import select
 import socket
-import struct
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from conveyor.dropin import page, talk
-from conveyor.dropin.ring import RingReader
+from conveyor.dropin.member import Member
+from conveyor.dropin.recalls import Recalls
 from conveyor.dropin.room import Room
-from conveyor.dropin.runs import Parcel, Run, runs_of
-from conveyor.dropin.stock import Holder, Stock
+from conveyor.dropin.runs import Run
+from conveyor.dropin.stock import Stock
 from conveyor.dropin.talk import Kind, Outcome
 from conveyor.loop import Loop
 
 _READ = socket.MSG_DONTWAIT
 OVERDUE_SECONDS = 0.01  # who has not taken what was sent so long ago is stuck: it was work for a tenth of that
-_MOST_PARCELS = 256  # each is a descriptor of the broker; those beyond are copied
-
-
-class Member:
-    """One process's end here."""
-
-    def __init__(self, number: int, line: socket.socket, memory: int, holder: Holder) -> None:
-        self.number = number
-        self.line = line
-        self.words, ring = page.open_memory(memory)
-        self.ring = RingReader(self.words, ring)
-        self.holder = holder
-        self.process = open_process(line)
-        self.parcels: deque[int] = deque()  # descriptors that have come, of which the ring is to tell the place
-        self.backlog: deque[bytes] = deque()  # messages read while we looked for a parcel
-        self.bell = 0
-        """The number of the wait for which it is to ring; 0 if it need not."""
-
-    def close(self) -> None:
-        self.line.close()
-        if self.process >= 0:
-            os.close(self.process)
-        for descriptor in self.parcels:
-            os.close(descriptor)
 
 
 class Desk:
@@ -71,10 +46,7 @@ class Desk:
         self._joiners: dict[tuple[int, int], None] = {}
         self._bells = 0
         self._is_eager = False
-        # Who has been stopped from taking, and from putting, until that is surely seen; the value tells when.
-        self._recalled: dict[int, int] = {}
-        self._limited: dict[int, int] = {}
-        self._settling = 0
+        self._recalls = Recalls(loop, self._members, self._stock, self._room, self._read_all, self._serve)
         self._looks = 0
         loop.watch(door.fileno(), self._on_door)
 
@@ -126,12 +98,11 @@ class Desk:
         number = member.number
         del self._members[number]
         if self._stock.bury(number):
-            self._recall()  # so that what comes back comes before what others have been sent and not taken
+            self._recalls.items()  # so that what comes back comes before what others have been sent and not taken
         self._room.bury(number)
         self._getters.pop(number, None)
         self._putters.pop(number, None)
-        self._recalled.pop(number, None)
-        self._limited.pop(number, None)
+        self._recalls.forget(number)
         for key in [key for key in self._joiners if key[0] == number]:
             del self._joiners[key]
         self._loop.unwatch(member.line.fileno())
@@ -173,16 +144,11 @@ class Desk:
 
     def _read_message(self, member: Member) -> bool:
         """Handle one message; return False at the end."""
-        data = member.backlog.popleft() if member.backlog else self._receive(member)
+        data = member.backlog.popleft() if member.backlog else member.receive()
         if not data:
             return False
         self._handle(member, talk.read(data))
         return True
-
-    def _receive(self, member: Member) -> bytes:
-        data, descriptors = talk.receive(member.line, talk.MESSAGE_BYTES, _READ)
-        member.parcels.extend(descriptors)
-        return data
 
     def _handle(self, member: Member, message: talk.Message) -> None:
         number = member.number
@@ -190,14 +156,14 @@ class Desk:
             case Kind.BELL:
                 member.bell = member.words[page.BELL] = 0
             case Kind.WANT | Kind.TRY:
-                self._recalled.pop(number, None)
+                self._recalls.items_are_back(number)
                 self._stock.ask(number, message.first, time.monotonic_ns())
                 self._getters[number] = message.kind == Kind.TRY, message.second
             case Kind.DROP_WANT:
                 if self._getters.pop(number, None):
                     self._send(member, talk.write(Kind.NO_ITEMS, first=Outcome.REFUSED))
             case Kind.ROOM | Kind.TRY_ROOM:
-                self._limited.pop(number, None)
+                self._recalls.room_is_back(number)
                 self._read_words(member)
                 self._room.limit(number, 0)  # it has used all that it was allowed
                 self._putters[number] = message.kind == Kind.TRY_ROOM
@@ -233,26 +199,15 @@ class Desk:
     def _read_words(self, member: Member) -> None:
         """Take in what a process has put, taken and done."""
         words, number = member.words, member.number
-        data, count, larges = member.ring.read()
-        if count:
-            runs = runs_of(data, count, self._parcels(member)) if larges else [Run(data, 0, len(data), count)]
-            for run in runs:
-                self._stock.accept(run)
-            self._room.put(number, count)
+        for run in member.read_ring():
+            self._stock.accept(run)
+            self._room.put(number, run.count)
+        if member.backlog:
+            self._loop.after(0.0, functools.partial(self._on_member, member))
         holder = member.holder
         taken, done = words[page.TAKING], words[page.DONE]
         if taken != holder.taken or done + holder.foreign != holder.done:
             self._stock.advance(number, taken, done)
-
-    def _parcels(self, member: Member) -> Iterator[Parcel]:
-        """Yield the large items in the order in which they were put: each was sent before the ring said so."""
-        while True:
-            while not member.parcels:
-                data = self._receive(member)
-                if talk.read(data).kind != Kind.PARCEL:
-                    member.backlog.append(data)
-                    self._loop.after(0.0, functools.partial(self._on_member, member))
-            yield Parcel(member.parcels.popleft(), _MOST_PARCELS)
 
     # -- what they are told --------------------------------------------------------------------------------
 
@@ -269,7 +224,7 @@ class Desk:
 
     def _grant(self) -> None:
         stock = self._stock
-        if stock.untaken_items and self._recall(OVERDUE_SECONDS):
+        if stock.untaken_items and self._recalls.items(OVERDUE_SECONDS):
             return  # in a moment; what came first goes first
         if not stock.waiting_items and any(is_try for is_try, _ in self._getters.values()):
             self._bury_the_dead()
@@ -279,7 +234,7 @@ class Desk:
                 self._send_items(self._members[number], stock.grant(number, most, time.monotonic_ns()))
             elif stock.untaken_items:  # somebody else has some and does not take them
                 if is_try:
-                    self._recall()
+                    self._recalls.items()
                 else:
                     self._look()
             elif is_try or stock.is_shut:
@@ -307,7 +262,7 @@ class Desk:
             elif allowed := self._room.give(number, self._stock.size):
                 self._members[number].words[page.ROOM] = allowed
                 outcome = Outcome.OK
-            elif is_try and not self._limit():
+            elif is_try and not self._recalls.room():
                 outcome = Outcome.REFUSED
             else:
                 continue
@@ -343,23 +298,12 @@ class Desk:
                 member.bell = member.words[page.BELL] = self._bells
                 self._look()
 
-    def _send(
-        self, member: Member, head: bytes, descriptor: int | None = None, views: list[memoryview] | None = None
-    ) -> None:
+    def _send(self, member: Member, head: bytes, descriptor: int = -1, views: Iterable[memoryview] = ()) -> None:
         """Send to a process. One that is gone is not told; its death is on its way to us."""
-        if not self._is_here(member):
-            return
-        try:
-            if descriptor is not None:
-                talk.send_with(member.line, head, descriptor)
-            else:
-                member.line.sendmsg([head, *(views or ())])
-        except ConnectionError:
-            return
-        except BlockingIOError:  # it asks and does not read: end with it before it stops everybody
-            self._loop.after(0.0, functools.partial(self._bury, member))
+        if self._is_here(member) and not member.send(head, descriptor, views):
+            self._loop.after(0.0, functools.partial(self._bury, member))  # before it stops everybody
 
-    # -- calling back --------------------------------------------------------------------------------------
+    # -- later ---------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Look again once all that is stored now is surely seen here, and what we have stored is seen there."""
@@ -373,71 +317,20 @@ class Desk:
         else:
             self._looks = 0
         if self._getters and not self._stock.waiting_items and self._stock.untaken_items:
-            self._recall()
+            self._recalls.items()
         if self._putters and not self._stock.is_shut:
-            self._limit()
-        self._serve()
-
-    def _recall(self, after_seconds: float = 0.0) -> bool:
-        """Begin to take back what processes have been sent so long ago and have not taken; return whether any has."""
-        stopped, until_ns = [], time.monotonic_ns() - after_seconds * 1e9
-        for number, member in self._members.items():
-            holder = member.holder
-            if number not in self._recalled and holder.granted > holder.taken and holder.sent_ns <= until_ns:
-                member.words[page.LIMIT] = holder.taken
-                stopped.append(number)
-        self._settle(self._recalled, stopped)
-        return bool(stopped)
-
-    def _limit(self) -> bool:
-        """Begin to take back the room that processes have and do not use; return whether there is any."""
-        stopped = []
-        for number, member in self._members.items():
-            claimed = member.words[page.PUTTING]
-            if number not in self._limited and self._room.putters[number].allowed > claimed:
-                member.words[page.ROOM] = claimed
-                stopped.append(number)
-        self._settle(self._limited, stopped)
-        return bool(self._limited)
-
-    def _settle(self, those: dict[int, int], stopped: list[int]) -> None:
-        if stopped:
-            self._settling += 1
-            those.update(dict.fromkeys(stopped, self._settling))
-            self._loop.after(page.SETTLE_SECONDS, functools.partial(self._settled, self._settling))
-
-    def _settled(self, settling: int) -> None:
-        """What we have stopped has surely seen it: what it had claimed before, it has; the rest is ours."""
-        self._read_all()
-        for number in [number for number, mine in self._recalled.items() if mine == settling]:
-            del self._recalled[number]
-            self._stock.recall(number)
-            self._members[number].words[page.LIMIT] = self._members[number].holder.granted
-        for number in [number for number, mine in self._limited.items() if mine == settling]:
-            del self._limited[number]
-            words = self._members[number].words
-            self._room.limit(number, words[page.PUTTING])
-            words[page.ROOM] = self._room.putters[number].allowed
+            self._recalls.room()
         self._serve()
 
     def _shut(self, member: Member, request: int, at_once: bool) -> None:
         """Let nobody put any more, and when that is sure, say so."""
         self._stock.is_shut = True
-        self._limit()
+        self._recalls.room()
         if at_once:
             self._stock.discard()
-            self._recall()
+            self._recalls.items()
         self._loop.after(page.SETTLE_SECONDS, functools.partial(self._answer_shut, member, request))
 
     def _answer_shut(self, member: Member, request: int) -> None:
         self._serve()
         self._send(member, talk.write(Kind.ANSWER, request, Outcome.OK))
-
-
-def open_process(line: socket.socket) -> int:
-    """Return a descriptor that is readable once the process that made this socket is dead, or -1."""
-    pid = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    try:
-        return os.pidfd_open(pid) if pid > 0 else -1
-    except OSError:  # dead already, or a kernel that cannot: the end of its socket tells
-        return -1

@@ -2,27 +2,23 @@
 
 A put is a copy into the memory and a store; a get takes from the items that were sent ahead. Only who must wait, or
 be waited for, sends a message. When this process dies, the broker reads what it had put, and takes back what it had
-not finished. When the broker dies, the socket ends, and whoever uses the queue gets `QueueLostError`.
-
-Several threads may wait at once: one of them reads the socket, for all.
+not finished. When the broker dies, whoever uses the queue gets `QueueLostError`.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import queue
-import select
 import socket
-import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 from conveyor.dropin import page, talk
-from conveyor.dropin.page import BELL, DONE, EAGER, LIMIT, PUTTING, ROOM, TAKING
-from conveyor.dropin.ring import FRAME_BYTES, RING_BYTES, SIZE, RingWriter
+from conveyor.dropin.exchange import Exchange
+from conveyor.dropin.page import BELL, DONE, EAGER, LIMIT, PUTTING, RING_BYTES, ROOM, TAKING
+from conveyor.dropin.ring import FRAME_BYTES, SIZE, RingWriter
 from conveyor.dropin.talk import Kind, Outcome
-from conveyor.errors import QueueLostError
 
 ShutDown: type[Exception] = getattr(queue, "ShutDown", None) or type(
     "ShutDown",
@@ -38,21 +34,13 @@ Item = memoryview | int
 """A pickle, or the descriptor of the memory in which a large one lies."""
 
 
-class Line:
-    """The connection. Every attribute is guarded by `_lock`."""
+class Line(Exchange):
+    """The connection. Everything is guarded by `_lock`."""
 
     def __init__(self, door: socket.socket) -> None:
-        """Knock at the door, and wait until the broker has opened."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = page.new_memory()
         self._words, ring = page.open_memory(memory)
         self._writer = RingWriter(self._words, ring)
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
-        self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
-        self._is_reading = False
-        self._is_lost = False
         self._check_at = 0.0
         # Putting.
         self._put = 0
@@ -73,31 +61,7 @@ class Line:
         self._item_answers = 0
         self._items_outcome = Outcome.OK
         self._item_waiters = 0
-        # Other requests.
-        self._requests = 0
-        self._answers: dict[int, tuple[int, bytes] | None] = {}
-        try:
-            with theirs:
-                talk.send_with(door, talk.HELLO, theirs.fileno(), memory)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _lost() from error
-        finally:
-            page.close(memory)
-        if not self._receive(None, 0)[0]:
-            raise _lost()
-
-    def close(self) -> None:
-        """Hang up: what was put stays, what was got and is not done goes back."""
-        with self._lock:
-            self._is_lost = True
-            self._socket.close()
-
-    def __del__(self) -> None:
-        self._socket.close()
-
-    @property
-    def holds_items(self) -> bool:
-        return self._done < self._taken
+        super().__init__(door, memory)
 
     # -- putting -------------------------------------------------------------------------------------------
 
@@ -251,7 +215,7 @@ class Line:
     def _drop_items(self) -> None:
         self._left = 0
         if self._parcel >= 0:
-            page.close(self._parcel)
+            os.close(self._parcel)
             self._parcel = -1
 
     def done(self) -> None:
@@ -281,78 +245,9 @@ class Line:
         with self._lock:
             return self._call(Kind.JOIN, deadline=deadline)[0] == Outcome.OK
 
-    def _call(self, kind: Kind, first: int = 0, deadline: float | None = None) -> tuple[int, bytes]:
-        """Ask the broker and wait for the answer; after the deadline, withdraw a JOIN."""
-        self._requests = request = (self._requests + 1) & 0xFFFFFFFF
-        self._answers[request] = None
-        try:
-            self._send(kind, request, first)
-            if not self._wait(lambda: self._answers[request] is not None, deadline):
-                self._send(Kind.DROP_JOIN, first=request)
-                self._wait(lambda: self._answers[request] is not None, None)
-            answer = self._answers[request]
-            assert answer is not None
-            return answer
-        finally:
-            del self._answers[request]
+    # -- what the broker says ------------------------------------------------------------------------------
 
-    # -- the socket ----------------------------------------------------------------------------------------
-
-    def _send(self, kind: Kind, number: int = 0, first: int = 0, second: int = 0) -> None:
-        try:
-            self._socket.send(talk.write(kind, number, first, second))
-        except OSError as error:
-            raise self._lose() from error
-
-    def _wait(self, is_there: Callable[[], bool], deadline: float | None) -> bool:
-        """Wait for an answer; return False after the deadline. Called with the lock, which is let go meanwhile."""
-        while not is_there():
-            if self._is_lost:
-                raise _lost()
-            left = None if deadline is None else deadline - _now()
-            if left is not None and left <= 0:
-                return False
-            if self._is_reading:
-                self._news.wait(left)
-                continue
-            self._is_reading = True
-            self._lock.release()
-            try:
-                received = self._receive(left, 0)
-            except BlockingIOError:
-                received = None
-            except OSError:
-                received = b"", []
-            finally:
-                self._lock.acquire()
-                self._is_reading = False
-                self._news.notify_all()
-            if received is not None:
-                self._take_in(*received)
-        return True
-
-    def _receive(self, timeout_seconds: float | None, flags: int) -> tuple[bytes, list[int]]:
-        if timeout_seconds is not None:
-            self._poll.poll(timeout_seconds * 1e3)
-            flags = socket.MSG_DONTWAIT
-        return talk.receive(self._socket, talk.MAX_BYTES, flags)
-
-    def _read_what_is_there(self) -> None:
-        if self._is_reading:
-            return
-        try:
-            while True:
-                self._take_in(*self._receive(None, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise self._lose() from error
-
-    def _take_in(self, data: bytes, descriptors: list[int]) -> None:
-        """Take in a message, for whomever it is."""
-        if not data:
-            raise self._lose()
-        message = talk.read(data)
+    def _take_in(self, message: talk.Message, data: bytes, descriptors: list[int]) -> None:
         match message.kind:
             case Kind.ITEMS:
                 self._items_asked = 0
@@ -371,15 +266,5 @@ class Line:
                 self._room_asked = 0
                 self._room_answers += 1
                 self._room_outcome = Outcome(message.first)
-            case Kind.ANSWER:
-                if message.number in self._answers:
-                    self._answers[message.number] = message.first, data[talk.MESSAGE_BYTES :]
-
-    def _lose(self) -> QueueLostError:
-        self._is_lost = True
-        self._news.notify_all()
-        return _lost()
-
-
-def _lost() -> QueueLostError:
-    return QueueLostError("the process that made this queue has ended, and the queue with it")
+            case _:
+                super()._take_in(message, data, descriptors)

@@ -61,7 +61,3 @@ def open_memory(descriptor: int) -> tuple[memoryview, memoryview]:
     """Return the words and the ring; the descriptor may be closed then."""
     whole = memoryview(mmap.mmap(descriptor, ALL_BYTES))
     return whole[:PAGE_BYTES].cast("Q"), whole[PAGE_BYTES:]
-
-
-def close(descriptor: int) -> None:
-    os.close(descriptor)

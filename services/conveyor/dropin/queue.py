@@ -6,35 +6,25 @@ is only its own connection.
 
 from __future__ import annotations
 
-import io
-import mmap
 import os
-import pickle
 import queue
 import socket
-import struct
 import threading
 import time
-import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from multiprocessing import context
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, Generic, TypeVar
 
 from conveyor.descriptors import Descriptor
 from conveyor.dropin import launch
 from conveyor.dropin.line import Item, Line, ShutDown
+from conveyor.dropin.packing import Packer, loads, read_large, write_large
 from conveyor.dropin.ring import LARGE_BYTES
-from conveyor.dropin.runs import write_memory
 
 __all__ = ["JoinableQueue", "Queue", "ShutDown"]
 
 T = TypeVar("T")
-_PROTOCOL: Final = 5
-_ATOMS: Final = frozenset((int, str, bytes, float, bool, type(None)))  # nobody can tell how they are pickled
-_dumps: Final = pickle.dumps
-_loads: Final = pickle.loads
 _now: Final = time.monotonic
 
 _queues: weakref.WeakSet[Queue[Any]] = weakref.WeakSet()
@@ -66,7 +56,7 @@ class Queue(Generic[T]):
         self._was_used = False
         self._line: Line | None = None
         self._connecting = threading.Lock()
-        self._picklers: list[tuple[io.BytesIO, _Pickler, list[pickle.PickleBuffer]]] = []
+        self._packer = Packer()
         _watch_forks()
         _queues.add(self)
 
@@ -165,8 +155,6 @@ class Queue(Generic[T]):
     def is_shutdown(self) -> bool:
         return self._connected().numbers().is_shut
 
-    __class_getitem__ = classmethod(types.GenericAlias)
-
     # -- inside --------------------------------------------------------------------------------------------
 
     def _connected(self) -> Line:
@@ -181,29 +169,18 @@ class Queue(Generic[T]):
             return self._line
 
     def _put(self, line: Line, obj: T, deadline: float | None) -> None:
-        if type(obj) in _ATOMS:
-            data = _dumps(obj, _PROTOCOL)
-            large: list[pickle.PickleBuffer] = []
-        else:
-            try:
-                spare = self._picklers.pop()
-            except IndexError:  # the first one of this thread, or a put inside a put
-                spare = _new_pickler()
-            file, pickler, large = spare
-            pickler.dump(obj)
-            data = file.getvalue()
-            if not large:
-                file.seek(0)
-                file.truncate()
-                pickler.clear_memo()
-                self._picklers.append(spare)
-        if len(data) < LARGE_BYTES and not large:
+        data, buffers = self._packer.pack(obj)
+        if len(data) < LARGE_BYTES and not buffers:
             line.put(data, deadline)
-        else:
-            _put_large(line, data, large, deadline)
+            return
+        memory = write_large(data, buffers)
+        try:
+            line.put_large(memory, deadline)
+        finally:
+            os.close(memory)
 
     def _open(self, line: Line, item: Item) -> T:
-        obj = _read_memory(item) if isinstance(item, int) else _loads(item)
+        obj = read_large(item) if isinstance(item, int) else loads(item)
         line.done()  # only now: if we die before this, another process gets it
         return obj  # type: ignore[no-any-return]
 
@@ -242,65 +219,13 @@ class JoinableQueue(Queue[T]):
         return self.unfinished()
 
     def _open(self, line: Line, item: Item) -> T:
-        return _read_memory(item) if isinstance(item, int) else _loads(item)  # type: ignore[no-any-return]
-
-
-def _put_large(line: Line, data: bytes, buffers: list[pickle.PickleBuffer], deadline: float | None) -> None:
-    views = [buffer.raw() for buffer in buffers]
-    sizes = [len(data), *(view.nbytes for view in views)]
-    memory = write_memory([struct.pack(f"<{1 + len(sizes)}Q", len(sizes), *sizes), data, *views])
-    try:
-        line.put_large(memory, deadline)
-    finally:
-        os.close(memory)
+        return read_large(item) if isinstance(item, int) else loads(item)  # type: ignore[no-any-return]
 
 
 def _deadline(block: bool, timeout: float | None) -> float:
     if not block or timeout is None or timeout <= 0:
         return 0
     return _now() + timeout
-
-
-class _Pickler(ForkingPickler):
-    """Knows what `multiprocessing` knows to send (sockets, connections), and leaves large buffers out."""
-
-    def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
-        pickle.Pickler.__init__(self, file, _PROTOCOL, buffer_callback=keep)
-        self.dispatch_table = ForkingPickler(io.BytesIO()).dispatch_table
-
-
-def _new_pickler() -> tuple[io.BytesIO, _Pickler, list[pickle.PickleBuffer]]:
-    file = io.BytesIO()
-    large: list[pickle.PickleBuffer] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        """Let a small buffer into the pickle."""
-        if buffer.raw().nbytes < LARGE_BYTES:
-            return True
-        large.append(buffer)
-        return False
-
-    return file, _Pickler(file, keep), large
-
-
-def _read_memory(descriptor: int) -> Any:
-    """Return a large item. Its buffers are copied out: who gets it may keep and change them."""
-    try:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
-            number = struct.unpack_from("<Q", view)[0]
-            sizes = struct.unpack_from(f"<{number}Q", view, 8)
-            at = 8 * (1 + number)
-            parts = list[memoryview]()
-            for size in sizes:
-                parts.append(view[at : at + size])
-                at += size
-            try:
-                return _loads(parts[0], buffers=map(bytearray, parts[1:]))
-            finally:
-                for part in parts:
-                    part.release()
-    finally:
-        os.close(descriptor)
 
 
 def _watch_forks() -> None:

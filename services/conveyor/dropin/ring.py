@@ -49,7 +49,7 @@ class RingWriter:
         return self.tail + RING_BYTES // 2 > self._end
 
     def write(self, data: bytes, mark: int | None = None) -> bool:
-        """Commit one item, with a mark in place of its size; return False if there is no room until the reader has read."""
+        """Commit one item, with a mark in place of its size; return False until the reader has made room."""
         tail = self.tail
         at = tail & _PLACE_MASK
         size = len(data)

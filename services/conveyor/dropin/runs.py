@@ -6,7 +6,7 @@ A run is handed on as it came, thousands of items in one go; it is only read whe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from conveyor.dropin.ring import FRAME_BYTES, LARGE_FRAME, SIZE, frames
@@ -44,7 +44,7 @@ class Parcel:
             Parcel.open_count -= 1
 
 
-def write_memory(pieces: list[bytes] | list[memoryview] | list[bytes | memoryview]) -> int:
+def write_memory(pieces: Iterable[bytes | memoryview]) -> int:
     """Return the descriptor of new memory with these bytes in it."""
     descriptor = os.memfd_create("conveyor-item", os.MFD_CLOEXEC)
     try:
@@ -108,7 +108,7 @@ class Run:
         return memoryview(self.data)[self.start : self.end]
 
 
-def runs_of(data: bytes, count: int, parcels: Iterator[Parcel]) -> list[Run]:
+def runs_of(data: bytes, parcels: Iterator[Parcel]) -> list[Run]:
     """Return the runs of which these frames consist; each large one takes its parcel from the iterator."""
     runs, at, start, number = list[Run](), 0, 0, 0
     for size in frames(data):
