@@ -27,7 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from conveyor.dropin.line import ShutDown
+    from conveyor.dropin.exchange import ShutDown
     from conveyor.dropin.queue import JoinableQueue, Queue
     from conveyor.errors import ConfigurationError, ConveyorError, QueueLostError, TaskNotPicklableError, WorkloadError
     from conveyor.pipeline import Pipeline, Producer
@@ -59,7 +59,7 @@ _HOMES = {
     "Queue": "dropin.queue",
     "QueueLostError": "errors",
     "Report": "report",
-    "ShutDown": "dropin.line",
+    "ShutDown": "dropin.exchange",
     "TaskNotPicklableError": "errors",
     "WorkloadError": "errors",
 }

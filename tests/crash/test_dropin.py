@@ -16,6 +16,7 @@ DEATHS = [
     "killed_with_children",
     "stuck_with_items",
     "leaves_without_done",
+    "interrupted",
     "killed_after_a_put",
     "killed_in_a_put",
     "killed_broker",

@@ -129,8 +129,9 @@ ALL_DISHES = sorted(["大厨_1做个一个包子", "大厨_2做个一个馒头"]
 @pytest.mark.parametrize("start_method", START_METHODS)
 @pytest.mark.parametrize("program", [SENTINELS, COUNTED], ids=["sentinels", "counted"])
 def test_the_seeds_programs_run_with_only_the_import_changed(program: str, start_method: str, tmp_path: Path) -> None:
-    for queues in (THEIRS, OURS):
-        assert dishes(program, tmp_path, queues=queues, start_method=start_method, death="") == ALL_DISHES
+    assert dishes(program, tmp_path, queues=OURS, start_method=start_method, death="") == ALL_DISHES
+    if start_method == "fork":  # by the others, theirs fails now and then: the main process takes its locks with it
+        assert dishes(program, tmp_path, queues=THEIRS, start_method=start_method, death="") == ALL_DISHES
 
 
 @pytest.mark.parametrize("start_method", START_METHODS)

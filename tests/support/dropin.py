@@ -280,6 +280,37 @@ def stop_at(carrier: Any, last: object, path: str) -> None:
     time.sleep(1000.0)
 
 
+class AlarmError(Exception):
+    """Raised by a signal's handler."""
+
+
+def raise_alarm(*_: object) -> None:
+    raise AlarmError
+
+
+def interrupted(_: World) -> None:
+    """A signal's handler raises, at any moment: the queue goes on, and no item is lost but with what was interrupted."""
+    signal.signal(signal.SIGALRM, raise_alarm)
+    chance = random.Random(1)
+    for size in (1, 70_000):
+        carrier: Any = conveyor.JoinableQueue()
+        assert carrier.qsize() == 0
+        for _ in range(300):
+            with contextlib.suppress(AlarmError):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0002 + chance.random() * 0.0005)
+                    while True:
+                        carrier.put(bytes(size))
+                        assert len(carrier.get()) == size
+                        carrier.task_done()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+        while carrier.qsize():
+            assert len(carrier.get_nowait()) == size
+        carrier.put("end")
+        assert carrier.get(timeout=10.0) == "end"
+
+
 def leaves_without_done(world: World) -> None:
     """Whoever leaves in whatever way gives back what it has not marked as done; of a plain queue, nothing."""
     carrier: Any = conveyor.JoinableQueue()

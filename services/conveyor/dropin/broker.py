@@ -20,16 +20,16 @@ from typing import Final
 from conveyor.dropin import talk
 from conveyor.dropin.desk import Desk
 from conveyor.dropin.member import open_process
-from conveyor.loop import Loop
+from conveyor.dropin.talk import CONTROL
+from conveyor.dropin.turns import Turns
 
-CONTROL: Final = 3  # the descriptor on which the maker registers its queues
 LINGER_SECONDS: Final = 1.0  # without a queue: the next one is mostly made soon
 
 
 class Broker:
     """All queues of one maker."""
 
-    def __init__(self, loop: Loop, control: socket.socket) -> None:
+    def __init__(self, loop: Turns, control: socket.socket) -> None:
         self._loop = loop
         self._control = control
         self._desks: set[Desk] = set()
@@ -47,7 +47,7 @@ class Broker:
 
     def _register(self) -> None:
         try:
-            data, doors = talk.receive(self._control, talk.REGISTER.size, socket.MSG_DONTWAIT)
+            data, doors = talk.receive(self._control, talk.REGISTER.size, talk.AT_ONCE)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -95,4 +95,4 @@ def main() -> None:
     os.closerange(CONTROL + 1, 1 << 16)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    Broker(Loop(), socket.socket(fileno=CONTROL)).run()
+    Broker(Turns(), socket.socket(fileno=CONTROL)).run()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import conveyor
 from conveyor.dropin import talk
-from conveyor.dropin.broker import CONTROL
+from conveyor.dropin.talk import CONTROL
 from conveyor.errors import QueueLostError
 
 # The process that we start forks at once and is gone: the broker is no child of ours.

@@ -15,16 +15,10 @@ import time
 from typing import Final
 
 from conveyor.dropin import page, talk
-from conveyor.dropin.exchange import Exchange
+from conveyor.dropin.exchange import Exchange, Question
 from conveyor.dropin.page import BELL, DONE, EAGER, LIMIT, PUTTING, RING_BYTES, ROOM, TAKING
 from conveyor.dropin.ring import FRAME_BYTES, SIZE, RingWriter
 from conveyor.dropin.talk import Kind, Outcome
-
-ShutDown: type[Exception] = getattr(queue, "ShutDown", None) or type(
-    "ShutDown",
-    (Exception,),
-    {"__doc__": "Raised by put and get once the queue is shut down.", "__module__": "conveyor"},
-)
 
 _CHECK_SECONDS: Final = 0.01  # how often a process that only puts looks whether the broker is there
 _size_at: Final = SIZE.unpack_from
@@ -46,10 +40,7 @@ class Line(Exchange):
         self._put = 0
         self._rung = 0
         self._look_at = RING_BYTES // 2
-        self._room_asked = 0
-        self._room_answers = 0
-        self._room_outcome = Outcome.OK
-        self._room_waiters = 0
+        self._room = Question(Kind.ROOM, Kind.TRY_ROOM, Kind.DROP_ROOM, queue.Full)
         # Getting. The items are those from `_taken` on; while there is one, none is asked for.
         self._items = memoryview(b"")
         self._at = 0
@@ -57,10 +48,7 @@ class Line(Exchange):
         self._left = 0
         self._taken = 0
         self._done = 0
-        self._items_asked = 0
-        self._item_answers = 0
-        self._items_outcome = Outcome.OK
-        self._item_waiters = 0
+        self._more = Question(Kind.WANT, Kind.TRY, Kind.DROP_WANT, queue.Empty)
         super().__init__(door, memory)
 
     # -- putting -------------------------------------------------------------------------------------------
@@ -76,9 +64,9 @@ class Line(Exchange):
                 words[PUTTING] = number
                 if number > words[ROOM]:
                     words[PUTTING] = number - 1
-                    self._await_room(deadline)
+                    self._await(self._room, deadline)
                 elif writer.write(data):
-                    self._put = number
+                    self._put += 1
                     break
                 else:
                     words[PUTTING] = number - 1
@@ -96,21 +84,21 @@ class Line(Exchange):
                 words[PUTTING] = number
                 if number > words[ROOM]:
                     words[PUTTING] = number - 1
-                    self._await_room(deadline)
+                    self._await(self._room, deadline)
                 # Send before we commit: then the broker has it when the ring says where it belongs.
                 elif writer.has_room() and self._send_parcel(descriptor):
                     break
                 else:
                     words[PUTTING] = number - 1
                     self._call(Kind.ASK)
-            self._put = number
+            self._put += 1
             writer.write_large()
         self._ring(words[BELL])
 
     def _send_parcel(self, descriptor: int) -> bool:
         """Return False if more descriptors are on their way to the broker than the kernel allows."""
         try:
-            talk.send_with(self._socket, talk.write(Kind.PARCEL), descriptor)
+            talk.send_with(self._socket, talk.write(Kind.PARCEL, self._writer.larges + 1), descriptor)
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:
                 return False
@@ -134,31 +122,6 @@ class Line(Exchange):
         if not self._is_reading:
             self._read_what_is_there()
 
-    def _await_room(self, deadline: float | None) -> None:
-        """Return when there may be room. Raises `Full` after the deadline, where 0 is no waiting, and `ShutDown`."""
-        is_try, seen = deadline == 0, self._room_answers
-        if not self._room_asked:
-            kind = Kind.TRY_ROOM if is_try else Kind.ROOM
-            self._send(kind)
-            self._room_asked = kind
-        elif is_try and self._room_asked == Kind.ROOM:  # another thread waits already
-            raise queue.Full
-        self._room_waiters += 1
-        try:
-            limit = deadline if self._room_asked == Kind.ROOM else None  # a TRY is answered at once
-            if not self._wait(lambda: self._room_answers != seen, limit):
-                if self._room_waiters > 1:
-                    raise queue.Full
-                self._send(Kind.DROP_ROOM)
-                self._wait(lambda: self._room_answers != seen, None)
-                is_try = True
-        finally:
-            self._room_waiters -= 1
-        if self._room_outcome == Outcome.SHUT_DOWN:
-            raise ShutDown
-        if self._room_outcome == Outcome.REFUSED and is_try:
-            raise queue.Full
-
     # -- getting -------------------------------------------------------------------------------------------
 
     def get(self, deadline: float | None, most: int = 1) -> Item:
@@ -167,6 +130,11 @@ class Line(Exchange):
         with self._lock:
             while True:
                 if self._left:
+                    items, at = self._items, self._at
+                    end = at + FRAME_BYTES + _size_at(items, at)[0] if self._parcel < 0 else 0
+                    # A signal's handler may have got it; from here on there is no call that would let one run.
+                    if items is not self._items or at != self._at:
+                        continue
                     number = self._taken + 1
                     words[TAKING] = number
                     if number <= words[LIMIT]:
@@ -175,48 +143,17 @@ class Line(Exchange):
                         if self._parcel >= 0:
                             descriptor, self._parcel = self._parcel, -1
                             return descriptor
-                        start = self._at + FRAME_BYTES
-                        self._at = end = start + _size_at(self._items, self._at)[0]
-                        return self._items[start:end]
+                        self._at = end
+                        return items[at + FRAME_BYTES : end]
                     words[TAKING] = number - 1  # called back
                     self._drop_items()
-                self._await_items(deadline, most)
-
-    def _await_items(self, deadline: float | None, most: int) -> None:
-        """Return when there may be items. Raises `Empty` after the deadline, where 0 is no waiting, and `ShutDown`."""
-        is_try, seen = deadline == 0, self._item_answers
-        if not self._items_asked:
-            kind = Kind.TRY if is_try else Kind.WANT
-            self._send(kind, first=self._taken, second=most)
-            self._items_asked = kind
-        elif is_try and self._items_asked == Kind.WANT:  # another thread waits already
-            self._read_what_is_there()
-            if not self._left:
-                raise queue.Empty
-            return
-        self._item_waiters += 1
-        try:
-            limit = deadline if self._items_asked == Kind.WANT else None  # a TRY is answered at once
-            if not self._wait(lambda: self._item_answers != seen, limit):
-                if self._item_waiters > 1:
-                    raise queue.Empty
-                self._send(Kind.DROP_WANT)  # and if an item is on its way already, it is welcome
-                self._wait(lambda: self._item_answers != seen, None)
-                is_try = True
-        finally:
-            self._item_waiters -= 1
-        if self._left:
-            return
-        if self._items_outcome == Outcome.SHUT_DOWN:
-            raise ShutDown
-        if self._items_outcome == Outcome.REFUSED and is_try:
-            raise queue.Empty
+                self._await(self._more, deadline, self._taken, most)
 
     def _drop_items(self) -> None:
         self._left = 0
-        if self._parcel >= 0:
-            os.close(self._parcel)
-            self._parcel = -1
+        descriptor, self._parcel = self._parcel, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def done(self) -> None:
         """Finish the oldest item that is taken. Raises `ValueError` if nothing at all is unfinished."""
@@ -249,22 +186,19 @@ class Line(Exchange):
 
     def _take_in(self, message: talk.Message, data: bytes, descriptors: list[int]) -> None:
         match message.kind:
-            case Kind.ITEMS:
-                self._items_asked = 0
-                self._item_answers += 1
-                self._items_outcome = Outcome.OK
-                self._left = message.first
+            case Kind.ITEMS if message.number == self._more.number and self._more.asked:
                 self._items = memoryview(data)
                 self._at = talk.MESSAGE_BYTES
-                if descriptors:
-                    self._parcel = descriptors[0]
-            case Kind.NO_ITEMS:
-                self._items_asked = 0
-                self._item_answers += 1
-                self._items_outcome = Outcome(message.first)
-            case Kind.ROOM_ANSWER:
-                self._room_asked = 0
-                self._room_answers += 1
-                self._room_outcome = Outcome(message.first)
+                is_parcel = bool(message.second)
+                self._parcel = descriptors[0] if is_parcel and descriptors else -1
+                self._left = message.first if bool(descriptors) == is_parcel else 0  # without it, ask again
+                self._more.answer(Outcome.OK)
+            case Kind.ITEMS:  # to one that was interrupted, and has asked again
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            case Kind.NO_ITEMS if message.number == self._more.number:
+                self._more.answer(message.first)
+            case Kind.ROOM_ANSWER if message.number == self._room.number:
+                self._room.answer(message.first)
             case _:
                 super()._take_in(message, data, descriptors)

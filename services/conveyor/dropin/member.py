@@ -6,12 +6,13 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from conveyor.dropin import page, talk
 from conveyor.dropin.ring import RingReader
+from conveyor.dropin.room import Room
 from conveyor.dropin.runs import Parcel, Run, runs_of
-from conveyor.dropin.stock import Holder
+from conveyor.dropin.stock import Holder, Stock
 from conveyor.dropin.talk import Kind
 
 _MOST_PARCELS = 256  # each is a descriptor of the broker; those beyond are copied
@@ -27,7 +28,8 @@ class Member:
         self.ring = RingReader(self.words, ring)
         self.holder = holder
         self.process = open_process(line)
-        self.parcels: deque[int] = deque()  # descriptors that have come, of which the ring is to tell the place
+        self.parcels: dict[int, int] = {}  # descriptors that have come, by number; the ring tells their place
+        self._parcels_taken = 0
         self.backlog: deque[bytes] = deque()  # messages read while we looked for a parcel
         self.bell = 0
         """The number of the wait for which it is to ring; 0 if it need not."""
@@ -36,13 +38,17 @@ class Member:
         self.line.close()
         if self.process >= 0:
             os.close(self.process)
-        for descriptor in self.parcels:
+        for descriptor in self.parcels.values():
             os.close(descriptor)
 
     def receive(self) -> bytes:
         """Return a message, empty at the end. Raises `BlockingIOError` if there is none now."""
-        data, descriptors = talk.receive(self.line, talk.MESSAGE_BYTES, socket.MSG_DONTWAIT)
-        self.parcels.extend(descriptors)
+        data, descriptors = talk.receive(self.line, talk.MESSAGE_BYTES, talk.AT_ONCE)
+        if descriptors:
+            number = talk.read(data).number
+            if number in self.parcels:  # whose put was interrupted
+                os.close(self.parcels[number])
+            self.parcels[number] = descriptors[0]
         return data
 
     def read_ring(self) -> list[Run]:
@@ -55,24 +61,55 @@ class Member:
     def _next_parcels(self) -> Iterator[Parcel]:
         """Yield the large items in the order in which they were put: each was sent before the ring said so."""
         while True:
-            while not self.parcels:
+            self._parcels_taken += 1
+            while self._parcels_taken not in self.parcels:
                 data = self.receive()
                 if talk.read(data).kind != Kind.PARCEL:
                     self.backlog.append(data)
-            yield Parcel(self.parcels.popleft(), _MOST_PARCELS)
+            yield Parcel(self.parcels.pop(self._parcels_taken), _MOST_PARCELS)
 
-    def send(self, head: bytes, descriptor: int, views: Iterable[memoryview]) -> bool:
+    def send(self, head: bytes, descriptor: int, runs: list[Run]) -> bool:
         """Send a message; return False if the process does not read what it has asked for."""
         try:
             if descriptor >= 0:
                 talk.send_with(self.line, head, descriptor)
+            elif len(runs) > 1:
+                self.line.sendmsg([head, *(run.view() for run in runs)])
             else:
-                self.line.sendmsg([head, *views])
+                self.line.send(head + runs[0].view() if runs else head)
         except BlockingIOError:
             return False
         except ConnectionError:  # its death is on its way to us
             pass
         return True
+
+
+class Books:
+    """A queue's members, and what they have and may put."""
+
+    def __init__(self, capacity: int) -> None:
+        self.members: dict[int, Member] = {}
+        self.stock = Stock(capacity)
+        self.room = Room(capacity)
+        self.late: list[Member] = []
+        """Those with messages that were read before their turn."""
+
+    def read(self, member: Member) -> None:
+        """Take in what a process has put, taken and done."""
+        words, holder = member.words, member.holder
+        if words[page.PUT] != member.ring.seen:
+            for run in member.read_ring():
+                self.stock.accept(run)
+                self.room.put(member.number, run.count)
+            if member.backlog:
+                self.late.append(member)
+        taken, done = words[page.TAKING], words[page.DONE]
+        if taken != holder.taken or done + holder.foreign != holder.done:
+            self.stock.advance(member.number, taken, done)
+
+    def read_all(self) -> None:
+        for member in self.members.values():
+            self.read(member)
 
 
 def open_process(line: socket.socket) -> int:

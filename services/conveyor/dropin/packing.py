@@ -8,6 +8,7 @@ byte of is copied on the way there.
 from __future__ import annotations
 
 import io
+import itertools
 import mmap
 import os
 import pickle
@@ -84,18 +85,11 @@ def write_large(data: bytes, buffers: Buffers) -> int:
 def read_large(descriptor: int) -> Any:
     """Return the item, and close the descriptor. Its buffers are copied out: who gets it may keep and change them."""
     try:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
-            number = struct.unpack_from("<Q", view)[0]
-            sizes = struct.unpack_from(f"<{number}Q", view, 8)
-            at = 8 * (1 + number)
-            parts = list[memoryview]()
-            for size in sizes:
-                parts.append(view[at : at + size])
-                at += size
-            try:
-                return loads(parts[0], buffers=map(bytearray, parts[1:]))
-            finally:
-                for part in parts:
-                    part.release()
+        view = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
     finally:
         os.close(descriptor)
+    number = struct.unpack_from("<Q", view)[0]
+    sizes = struct.unpack_from(f"<{number}Q", view, 8)
+    edges = itertools.accumulate(sizes, initial=8 * (1 + number))
+    parts = [view[start:end] for start, end in itertools.pairwise(edges)]
+    return loads(parts[0], buffers=map(bytearray, parts[1:]))

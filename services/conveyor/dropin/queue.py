@@ -18,7 +18,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from conveyor.descriptors import Descriptor
 from conveyor.dropin import launch
-from conveyor.dropin.line import Item, Line, ShutDown
+from conveyor.dropin.exchange import ShutDown
+from conveyor.dropin.line import Item, Line
 from conveyor.dropin.packing import Packer, loads, read_large, write_large
 from conveyor.dropin.ring import LARGE_BYTES
 

@@ -11,30 +11,18 @@ import time
 from collections.abc import Callable
 
 from conveyor.dropin import page
-from conveyor.dropin.member import Member
-from conveyor.dropin.room import Room
-from conveyor.dropin.stock import Stock
-from conveyor.loop import Loop
+from conveyor.dropin.member import Books
+from conveyor.dropin.turns import Turns
 
 
 class Recalls:
     """All of one queue."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        members: dict[int, Member],
-        stock: Stock,
-        room: Room,
-        read: Callable[[], None],
-        serve: Callable[[], None],
-    ) -> None:
-        """Call `read` before we settle, and `serve` when something has come back."""
+    def __init__(self, loop: Turns, books: Books, serve: Callable[[], None]) -> None:
+        """Call `serve` when something has come back."""
         self._loop = loop
-        self._members = members
-        self._stock = stock
-        self._room = room
-        self._read = read
+        self._books = books
+        self._members, self._stock, self._room = books.members, books.stock, books.room
         self._serve = serve
         # Who has been stopped from taking, and from putting; the value is the number of the settling that ends it.
         self._recalled: dict[int, int] = {}
@@ -84,7 +72,7 @@ class Recalls:
 
     def _settled(self, settling: int) -> None:
         """What we have stopped has surely seen it: what it had claimed before, it has; the rest is ours."""
-        self._read()
+        self._books.read_all()
         for number in [number for number, mine in self._recalled.items() if mine == settling]:
             del self._recalled[number]
             self._stock.recall(number)

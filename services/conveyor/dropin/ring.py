@@ -39,7 +39,8 @@ class RingWriter:
         self._ring = ring
         self._end = RING_BYTES  # how far there is room, as last seen
         self._count = 0
-        self._larges = 0
+        self.larges = 0
+        """Large items written."""
         self.tail = 0
         """Where the next frame goes."""
 
@@ -59,6 +60,8 @@ class RingWriter:
             return self._write_slowly(data, mark)
         ring = self._ring
         _pack_size(ring, at, size if mark is None else mark)
+        if self.tail != tail:  # a signal's handler has written meanwhile; from here on none can run
+            return self.write(data, mark)
         ring[at + FRAME_BYTES : end] = data
         self.tail = after
         self._count = count = self._count + 1
@@ -87,8 +90,8 @@ class RingWriter:
 
     def write_large(self) -> None:
         """Commit one item that has been sent in memory of its own."""
-        self._larges += 1
-        self._words[LARGE] = self._larges
+        self.larges += 1
+        self._words[LARGE] = self.larges
         is_written = self.write(b"", LARGE_FRAME)
         assert is_written
 
@@ -99,7 +102,8 @@ class RingReader:
     def __init__(self, words: memoryview, ring: memoryview) -> None:
         self._words = words
         self._ring = ring
-        self._seen = 0
+        self.seen = 0
+        """The word at the last time."""
         self._head = 0
         self._count = 0
         self._larges = 0
@@ -107,10 +111,10 @@ class RingReader:
     def read(self) -> tuple[bytes, int, int]:
         """Return what has been written since the last time: the frames, their number, and how many are large."""
         word = self._words[PUT]
-        if word == self._seen:
+        if word == self.seen:
             return b"", 0, 0
         fence()
-        self._seen = word
+        self.seen = word
         head = self._head
         tail = head + ((word - head) & TAIL_MASK)
         count = ((word >> TAIL_BITS) - self._count) & COUNT_MASK

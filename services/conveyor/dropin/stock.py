@@ -52,6 +52,7 @@ class Stock:
         self._waiting: deque[Run] = deque()
         self._accepted = 0
         self._finished = 0
+        self._askers = 0
         self._early = 0  # marked as done before anybody took one
 
     @property
@@ -83,7 +84,9 @@ class Stock:
     def ask(self, number: int, taken: int, now_ns: int) -> None:
         """Take note that a holder has nothing untaken, and how fast it was."""
         holder = self.holders[number]
-        holder.has_asked = True
+        if not holder.has_asked:
+            holder.has_asked = True
+            self._askers += 1
         self.advance(number, taken, holder.done - holder.foreign)
         self.recall(number)
         if holder.sent:
@@ -93,8 +96,7 @@ class Stock:
     def grant(self, number: int, most: int, now_ns: int) -> list[Run]:
         """Give a holder what it shall have next: items that fit a message, or one parcel. `most` is its own wish."""
         holder = self.holders[number]
-        others = sum(other.has_asked for other in self.holders.values())
-        most = max(most, min(holder.batch, -(-self.waiting_items // max(1, others))))
+        most = max(most, min(holder.batch, -(-self.waiting_items // max(1, self._askers))))
         runs, room = list[Run](), MAX_BYTES
         while self._waiting and most and room > 0:
             run = self._waiting[0]
@@ -163,6 +165,7 @@ class Stock:
     def bury(self, number: int) -> int:
         """Take back all that a dead process had and had not done; return how many items these are."""
         holder = self.holders.pop(number)
+        self._askers -= holder.has_asked
         self.untaken_items -= holder.granted - holder.taken
         count = holder.granted - holder.done
         forgiven = min(self._early, count)  # marked as done by somebody, before
@@ -178,7 +181,7 @@ class Stock:
             return
         waiting = self._waiting
         before = deque[Run]()
-        for run in runs:  # each to where it was: mostly the very front
+        for run in sorted(runs, key=_place):  # each to where it was: mostly the very front
             while waiting and waiting[0].place < run.place:
                 before.append(waiting.popleft())
             before.append(run)
@@ -209,3 +212,7 @@ def _drop(runs: deque[Run], count: int) -> None:
     while count and runs[0].count <= count:  # mostly whole runs, which need not be read
         count -= runs.popleft().count
     _first(runs, count)
+
+
+def _place(run: Run) -> int:
+    return run.place

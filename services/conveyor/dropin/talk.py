@@ -2,7 +2,8 @@
 
 The socket keeps messages apart and delivers each whole or not at all (SOCK_SEQPACKET), so no death leaves half a one
 behind. Everything that can be a number in shared memory is one (`page.py`); these are requests, their answers, and
-wake-ups. A process has one WANT and one ROOM open at most; other requests carry a number of their own.
+wake-ups. A request has a number, and so has its answer. A process has one WANT and one ROOM open at most; a newer one
+takes the place of an older, whose answer, should it be on its way, is ignored.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import struct
 from typing import Final, NamedTuple
 
 HELLO: Final = b"\x01"  # through the door, with a socket and a memory
+CONTROL: Final = 3  # the broker's descriptor on which its maker registers queues
 REGISTER: Final = struct.Struct("<Q")  # from the maker, with a door: the capacity of a new queue
 
 
@@ -36,7 +38,7 @@ class Kind(enum.IntEnum):
     PARCEL = 13  # a large item, of which the ring will say where it belongs
     # From the broker.
     WELCOME = 20
-    ITEMS = 21  # first: how many; then their frames, or a descriptor
+    ITEMS = 21  # first: how many, second: whether it is a large one; then their frames, or a descriptor
     NO_ITEMS = 22  # first: an outcome
     ROOM_ANSWER = 23  # first: an outcome
     ANSWER = 24  # first: an outcome
@@ -72,7 +74,10 @@ MESSAGE_BYTES: Final = _MESSAGE.size
 MAX_BYTES: Final = 1 << 17
 _NUMBERS: Final = struct.Struct("<QQ?")
 _INT_BYTES: Final = array.array("i").itemsize
-ROOM_FOR_TWO: Final = socket.CMSG_SPACE(2 * _INT_BYTES)
+_ROOM_FOR_TWO: Final = socket.CMSG_SPACE(2 * _INT_BYTES)
+AT_ONCE: Final = int(socket.MSG_DONTWAIT)
+_CLOSED_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_NONE: Final[list[int]] = []
 
 
 def write(kind: int, number: int = 0, first: int = 0, second: int = 0) -> bytes:
@@ -88,7 +93,7 @@ def write_numbers(numbers: Numbers) -> bytes:
 
 
 def read_numbers(data: bytes) -> Numbers:
-    return Numbers._make(_NUMBERS.unpack(data))
+    return Numbers._make(_NUMBERS.unpack_from(data))
 
 
 def send_with(line: socket.socket, data: bytes, *descriptors: int) -> None:
@@ -98,10 +103,18 @@ def send_with(line: socket.socket, data: bytes, *descriptors: int) -> None:
 
 def receive(line: socket.socket, size: int, flags: int = 0) -> tuple[bytes, list[int]]:
     """Return a message, empty at the end, and the descriptors that came with it."""
-    data, extra, _, _ = line.recvmsg(size, ROOM_FOR_TWO, flags | socket.MSG_CMSG_CLOEXEC)
-    if not extra:
-        return data, []
+    data, extra, _, _ = line.recvmsg(size, _ROOM_FOR_TWO, flags | _CLOSED_ON_EXEC)
+    return data, _descriptors(extra) if extra else _NONE
+
+
+def receive_into(line: socket.socket, buffer: memoryview, flags: int) -> tuple[bytes, list[int]]:
+    """Do the same by way of a buffer, which would take longer to make than a message takes to be read."""
+    size, extra, _, _ = line.recvmsg_into([buffer], _ROOM_FOR_TWO, flags | _CLOSED_ON_EXEC)
+    return buffer[:size].tobytes(), _descriptors(extra) if extra else _NONE
+
+
+def _descriptors(extra: list[tuple[int, int, bytes]]) -> list[int]:
     numbers = array.array("i")
     for _, _, raw in extra:
         numbers.frombytes(raw[: len(raw) - len(raw) % _INT_BYTES])
-    return data, numbers.tolist()
+    return numbers.tolist()
