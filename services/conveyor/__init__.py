@@ -28,9 +28,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from conveyor.dropin.exchange import ShutDown
+    from conveyor.dropin.queue import JoinableQueue, Queue
     from conveyor.errors import (
         ConfigurationError,
         ConveyorError,
+        QueueLostError,
         RemoteTraceback,
         RunBrokenError,
         TaskDiedError,
@@ -47,12 +50,16 @@ __all__ = [
     "ConfigurationError",
     "ConveyorError",
     "ExitCode",
+    "JoinableQueue",
     "Pipeline",
     "Producer",
+    "Queue",
+    "QueueLostError",
     "RemoteTraceback",
     "Report",
     "Results",
     "RunBrokenError",
+    "ShutDown",
     "TaskDiedError",
     "TaskFailedError",
     "TaskNotPicklableError",
@@ -61,7 +68,10 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_HOMES = {
+_HOMES = {  # of those that are not in `errors`
+    "JoinableQueue": "dropin.queue",
+    "Queue": "dropin.queue",
+    "ShutDown": "dropin.exchange",
     "imap_unordered": "imap",
     "Pipeline": "pipeline",
     "Producer": "pipeline",

@@ -54,3 +54,7 @@ class RemoteTraceback(Exception):  # noqa: N818 (it is shown as the cause of an 
 
     def __str__(self) -> str:
         return f"\n\n{self.trace}"
+
+
+class QueueLostError(ConveyorError, EOFError, OSError):
+    """The process that made a queue has ended, and the queue with it. Also an EOFError and an OSError."""

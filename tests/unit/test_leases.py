@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -623,4 +624,7 @@ def test_all_waits_share_fairly_among_the_consumers() -> None:
     for slot in range(4):
         leases.join(slot, 0)
     leases.accept(chunk_of(8))
-    assert [(slot, lease.span.tasks) for slot, lease in given(leases)] == [(0, 2), (1, 2), (2, 1), (3, 1)]
+    shares = collections.Counter[int]()
+    for slot, lease in given(leases):
+        shares[slot] += lease.span.tasks
+    assert set(shares.values()) == {2}

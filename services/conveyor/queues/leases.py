@@ -8,6 +8,7 @@ done, and the next one is in its hands.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from conveyor.queues.pace import LEASE_NS, Pace
 # if all together are few tasks.
 AHEAD_LEASES = 2
 AHEAD_TASKS = 32
+_TASKS = operator.attrgetter("tasks")
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +133,7 @@ class Leases:
             if self._idle:
                 holder = next(iter(self._idle.values()))
             elif self._hungry and not self._suspects:  # one of them must get idle first
-                holder = next(iter(self._hungry.values()))
+                holder = min(self._hungry.values(), key=_TASKS)
             else:
                 return
             span = self._waiting.popleft()

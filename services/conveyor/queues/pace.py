@@ -10,7 +10,9 @@ CHUNK_NS = 2_000_000  # of work in a chunk: long beside its cost, short for a pe
 LEASE_NS = 10_000_000  # after so long a consumer hands back what it has not started
 # A lease need not be shorter than this for the sake of a fair share; below, its cost begins to show.
 FAIR_NS = 1_000_000
-AHEAD_NS = 1_000_000  # of work that a consumer may have while more is sent ahead
+AHEAD_NS = (
+    5_000_000  # of work that a consumer may have while more is sent ahead: it must not wait for us between leases
+)
 MAX_CHUNK_TASKS = 4096  # arbitrary: past some hundreds a longer chunk gains nothing
 MAX_LEASE_TASKS = 4096  # a report on it, with the places of its results, fits into one message
 WEIGHT = 0.2  # of the newest report in the mean; about ten reports make it forget

@@ -1,0 +1,63 @@
+"""The memory that one process shares with the broker: a page of words, and a ring of bytes for what it puts.
+
+Each word has one writer, and is committed by one 8-byte store, so a SIGKILL between any two instructions leaves
+nothing half done. What a process has put lies here until the broker reads it, even if the process is dead by then.
+
+A claim is how two processes agree without a lock. One side stores the number that it claims, and then reads how far
+it may; the other lowers the limit, waits until both stores are surely seen, and then reads what was claimed. So
+whoever of the two is later knows it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import threading
+from typing import Final
+
+# Written by the client.
+PUTTING: Final = 0  # puts begun: the claim on ROOM
+PUT: Final = 1  # what is in the ring: number of items << TAIL_BITS | where they end
+WRAP: Final = 2  # where the last lap of the ring ended
+LARGE: Final = 3  # items put that are too large for the ring
+TAKING: Final = 4  # items taken: the claim on LIMIT
+DONE: Final = 5  # items finished, the oldest first
+# Written by the broker, in a cache line of its own.
+ROOM: Final = 8  # so many puts are allowed
+HEAD: Final = 9  # where the broker has read to in the ring
+LIMIT: Final = 10  # so many items may be taken
+BELL: Final = 11  # not 0: somebody waits for the next item; a new number for each wait
+EAGER: Final = 12  # somebody waits in join()
+
+PAGE_BYTES: Final = 4096
+RING_BYTES: Final = 1 << 18  # a power of 2
+ALL_BYTES: Final = PAGE_BYTES + RING_BYTES
+TAIL_BITS: Final = 40
+TAIL_MASK: Final = (1 << TAIL_BITS) - 1
+COUNT_MASK: Final = (1 << (64 - TAIL_BITS)) - 1
+
+SETTLE_SECONDS: Final = 0.001  # until a store is surely seen by another process: far more than enough
+
+KEEPS_ORDER: Final = platform.machine() in ("x86_64", "AMD64")
+_fence_lock = threading.Lock()
+
+
+def fence() -> None:
+    """Have the stores before this seen before those after it. Nothing to do where the processor keeps their order."""
+    if not KEEPS_ORDER:
+        with _fence_lock:
+            pass
+
+
+def new_memory() -> int:
+    """Return the descriptor of a new page and ring. It has no name, and goes with its last holder."""
+    descriptor = os.memfd_create("conveyor-line", os.MFD_CLOEXEC)
+    os.truncate(descriptor, ALL_BYTES)
+    return descriptor
+
+
+def open_memory(descriptor: int) -> tuple[memoryview, memoryview]:
+    """Return the words and the ring; the descriptor may be closed then."""
+    whole = memoryview(mmap.mmap(descriptor, ALL_BYTES))
+    return whole[:PAGE_BYTES].cast("Q"), whole[PAGE_BYTES:]
