@@ -14,7 +14,7 @@ The map of the package, from the top; a module imports only what stands below it
     supervisor  roster  slot  feeding          who watches
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works
-    queues/                                    what carries
+    queues/  dropin/  bench/                   what carries; for others; how fast
     ledger  snapshot  processes  descriptors   what is counted, and what it needs
     settings  logs  errors                     what everybody needs
 
