@@ -10,6 +10,7 @@
 The map of the package, from the top; a module imports only what stands below it:
 
     cli  targets  live  control  exporter/     how a run is asked for, steered and seen
+    dropin/                                    queues for programs that use multiprocessing's processes
     pipeline  report                           what runs, and what it came to
     supervisor  roster  slot  restarts         who watches
     stall  failures  loop

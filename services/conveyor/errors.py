@@ -32,4 +32,7 @@ class ControlError(ConveyorError):
 
 
 class QueueLostError(ConveyorError, EOFError, OSError):
-    """The process that made a queue has ended, and the queue with it. Also an EOFError and an OSError."""
+    """The process that made a drop-in queue, or its broker, has ended, and the queue with it.
+
+    Also an `EOFError` and an `OSError`: what programs for `multiprocessing` catch.
+    """
