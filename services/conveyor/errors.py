@@ -57,4 +57,7 @@ class RemoteTraceback(Exception):  # noqa: N818 (it is shown as the cause of an 
 
 
 class QueueLostError(ConveyorError, EOFError, OSError):
-    """The process that made a queue has ended, and the queue with it. Also an EOFError and an OSError."""
+    """The process that made a drop-in queue, or its broker, has ended, and the queue with it.
+
+    Also an `EOFError` and an `OSError`: what programs for `multiprocessing` catch.
+    """

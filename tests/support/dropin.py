@@ -292,10 +292,10 @@ def interrupted(world: World) -> None:
     """A signal's handler raises, at any moment: the queue goes on; only what was interrupted can be lost."""
     signal.signal(signal.SIGALRM, raise_alarm)
     chance = random.Random(1)
-    for size in (1, 70_000):
+    for size in (1, 300_000):
         carrier: Any = conveyor.JoinableQueue()
         assert carrier.qsize() == 0
-        for _ in range(300):
+        for _round in range(300):
             with contextlib.suppress(AlarmError):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0.0002 + chance.random() * 0.0005)
@@ -337,7 +337,7 @@ def killed_after_a_put(world: World) -> None:
 def killed_in_a_put(world: World) -> None:
     """One that waits for room, and one with large items: the others go on."""
     carrier: Any = conveyor.JoinableQueue(10)
-    victims = [world.start(put_all, carrier, 100), world.start(put_blobs, carrier, 100, 200_000)]
+    victims = [world.start(put_all, carrier, 100), world.start(put_blobs, carrier, 100, 300_000)]
     wait_for("a full queue", carrier.full)
     for victim in victims:
         wait_until_waiting(victim)
@@ -409,7 +409,7 @@ def forgotten(world: World) -> None:
     before = open_things()
     for _ in range(20):
         carrier: Any = conveyor.JoinableQueue(100)
-        carrier.put(bytes(100_000))
+        carrier.put(bytes(300_000))
         child = world.start(only_get, carrier)
         child.join()
         child.close()

@@ -113,10 +113,21 @@ def test_a_message_is_never_too_large() -> None:
     stock = Stock(0)
     stock.join(1)
     stock.accept(run_of(*range(50), size=60_000))
-    for number in range(50):
+    found = []
+    while stock.waiting_items:
         (run,) = stock.grant(1, 50, 0)
         assert run.end - run.start <= MAX_BYTES
-        assert numbers_in([run]) == [number]
+        found += numbers_in([run])
+    assert found == list(range(50))
+
+
+def test_an_item_larger_than_a_message_should_be_goes_alone() -> None:
+    stock = Stock(0)
+    stock.join(1)
+    stock.accept(run_of(1, size=MAX_BYTES + 4))
+    stock.accept(run_of(2))
+    assert numbers_in(stock.grant(1, 9, 0)) == [1]
+    assert numbers_in(stock.grant(1, 9, 0)) == [2]
 
 
 def test_done_by_another_process_and_before_anybody_took_it() -> None:

@@ -64,7 +64,7 @@ class Desk:
 
     def _welcome(self, line: socket.socket, memory: int) -> None:
         line.setblocking(False)
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * talk.MAX_BYTES)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, talk.MAX_BYTES)
         self._number += 1
         try:
             member = Member(self._number, line, memory, self._stock.join(self._number))

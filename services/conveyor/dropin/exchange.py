@@ -56,6 +56,7 @@ class Exchange:
         self._news = threading.Condition(self._lock)
         self._is_reading = False
         self._is_lost = False
+        self._is_welcome = False
         self._buffer = memoryview(bytearray(talk.MAX_BYTES))
         self._requests = 0
         self._answers: dict[int, tuple[int, bytes] | None] = {}
@@ -69,7 +70,8 @@ class Exchange:
             os.close(memory)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._open(*self._receive(None))
+        with self._lock:
+            self._wait(lambda: self._is_welcome, None)
 
     def __del__(self) -> None:
         if hasattr(self, "_socket"):
@@ -77,7 +79,9 @@ class Exchange:
 
     def _take_in(self, message: talk.Message, data: bytes, descriptors: list[int]) -> None:
         """Take in a message, for whomever it is. Called with the lock."""
-        if message.kind == Kind.ANSWER and message.number in self._answers:
+        if message.kind == Kind.WELCOME:
+            self._is_welcome = True
+        elif message.kind == Kind.ANSWER and message.number in self._answers:
             self._answers[message.number] = message.first, data[talk.MESSAGE_BYTES :]
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -222,4 +226,4 @@ class Exchange:
 
 
 def _lost() -> QueueLostError:
-    return QueueLostError("the process that made this queue has ended, and the queue with it")
+    return QueueLostError("the queue is lost: the process that made it, or the broker of that process, has ended")

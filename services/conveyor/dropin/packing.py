@@ -75,11 +75,26 @@ def _new_pickler() -> tuple[io.BytesIO, _Pickler, Buffers]:
     return file, _Pickler(file, keep), large
 
 
-def write_large(data: bytes, buffers: Buffers) -> int:
-    """Return the descriptor of new memory that holds a large item."""
+class _Pieces:
+    """A file that keeps what is written to it as it came: pickle hands over a large bytes object uncopied."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.write = self.pieces.append
+
+
+def pieces_of(item: bytes) -> list[bytes]:
+    """Return the pickle of a large bytes object in pieces."""
+    file = _Pieces()
+    pickle.Pickler(file, _PROTOCOL).dump(item)
+    return file.pieces
+
+
+def write_large(pieces: list[bytes], buffers: Buffers) -> int:
+    """Return the descriptor of new memory that holds a large item: its pickle, and the buffers beside it."""
     views = [buffer.raw() for buffer in buffers]
-    sizes = [len(data), *(view.nbytes for view in views)]
-    return write_memory([struct.pack(f"<{1 + len(sizes)}Q", len(sizes), *sizes), data, *views])
+    sizes = [sum(map(len, pieces)), *(view.nbytes for view in views)]
+    return write_memory([struct.pack(f"<{1 + len(sizes)}Q", len(sizes), *sizes), *pieces, *views])
 
 
 def read_large(descriptor: int) -> Any:

@@ -31,7 +31,7 @@ BELL: Final = 11  # not 0: somebody waits for the next item; a new number for ea
 EAGER: Final = 12  # somebody waits in join()
 
 PAGE_BYTES: Final = 4096
-RING_BYTES: Final = 1 << 18  # a power of 2
+RING_BYTES: Final = 1 << 20  # a power of 2
 ALL_BYTES: Final = PAGE_BYTES + RING_BYTES
 TAIL_BITS: Final = 40
 TAIL_MASK: Final = (1 << TAIL_BITS) - 1

@@ -20,7 +20,7 @@ from conveyor.descriptors import Descriptor
 from conveyor.dropin import launch
 from conveyor.dropin.exchange import ShutDown
 from conveyor.dropin.line import Item, Line
-from conveyor.dropin.packing import Packer, loads, read_large, write_large
+from conveyor.dropin.packing import Packer, loads, pieces_of, read_large, write_large
 from conveyor.dropin.ring import LARGE_BYTES
 
 __all__ = ["JoinableQueue", "Queue", "ShutDown"]
@@ -169,12 +169,15 @@ class Queue(Generic[T]):
                 self._was_used = True
             return self._line
 
-    def _put(self, line: Line, obj: T, deadline: float | None) -> None:
-        data, buffers = self._packer.pack(obj)
-        if len(data) < LARGE_BYTES and not buffers:
-            line.put(data, deadline)
-            return
-        memory = write_large(data, buffers)
+    def _put(self, line: Line, obj: Any, deadline: float | None) -> None:
+        if type(obj) is bytes and len(obj) >= LARGE_BYTES:
+            memory = write_large(pieces_of(obj), [])
+        else:
+            data, buffers = self._packer.pack(obj)
+            if len(data) < LARGE_BYTES and not buffers:
+                line.put(data, deadline)
+                return
+            memory = write_large([data], buffers)
         try:
             line.put_large(memory, deadline)
         finally:

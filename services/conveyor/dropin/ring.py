@@ -25,7 +25,7 @@ from conveyor.dropin.page import (
 SIZE: Final = struct.Struct("<I")
 FRAME_BYTES: Final = SIZE.size  # beside the pickle
 LARGE_FRAME: Final = 0xFFFFFFFF  # in place of a size: the item is elsewhere
-LARGE_BYTES: Final = 1 << 16  # from here on an item travels in memory of its own
+LARGE_BYTES: Final = 1 << 18  # from here on an item travels in memory of its own
 
 _PLACE_MASK: Final = RING_BYTES - 1
 _pack_size = SIZE.pack_into

@@ -89,7 +89,7 @@ class Run:
             taken.place = self.place
             self.start, self.count = self.end, 0
             return taken
-        data, start = self.data, self.start
+        data, start, most = self.data, self.start, min(most, self.count)
         at, count = start, 0
         while count < most:
             after = at + FRAME_BYTES + _size_at(data, at)[0]

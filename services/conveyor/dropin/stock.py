@@ -15,7 +15,7 @@ from conveyor.dropin.runs import Run
 
 BUDGET_NS: Final = 1_000_000  # a holder is sent about so much work ahead
 MAX_BATCH: Final = 1024  # items; arbitrary, for the time that others wait while we divide
-MAX_BYTES: Final = 96 << 10  # of one message: well below what a socket takes by default
+MAX_BYTES: Final = 1 << 18  # of one message: less than a socket takes, and enough to go on with
 
 
 class Holder:

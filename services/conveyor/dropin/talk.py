@@ -71,7 +71,7 @@ class Numbers(NamedTuple):
 
 _MESSAGE: Final = struct.Struct("<BIQQ")
 MESSAGE_BYTES: Final = _MESSAGE.size
-MAX_BYTES: Final = 1 << 17
+MAX_BYTES: Final = 1 << 19
 _NUMBERS: Final = struct.Struct("<QQ?")
 _INT_BYTES: Final = array.array("i").itemsize
 _ROOM_FOR_TWO: Final = socket.CMSG_SPACE(2 * _INT_BYTES)
