@@ -410,7 +410,7 @@ def test_what_a_producer_killed_while_it_waits_for_room_had_put_is_done(tmp_path
         (tmp_path / "release").touch()
         assert run.wait() == 3
         report = run.report
-        assert report["produced"] == report["processed"] > 50
+        assert report["produced"] == report["processed"] > 0
         assert run.lines() == ["1000000"] * report["produced"]
         assert_nobody_else_died(run, "big")
 
