@@ -4,9 +4,10 @@ a process ─ put ─▶ its ring ─▶┐                                     
                  (shared      │  the broker: one process a maker        │
 a process ─ put ─▶ memory)  ─▶┘  what waits, who has what, who waits ───┴─▶ ...
 
-queue  launch          what the user calls; where it finds the broker
-line                   one process's connection
-broker  desk           the other side: all queues of a maker, one queue
-stock  room  runs      pure: items and holders, back-pressure, bytes
-ring  page  talk       what lies in shared memory, what is said
+queue  packing  launch     what the user calls; items as bytes; where it finds the broker
+line  exchange             one process's connection: what is said, and who waits
+broker  desk  turns        the other side: all queues of a maker, one queue, the loop
+waiters  recalls  member   who waits; taking back what is not used; one process as the broker has it
+stock  room  runs          pure: items and holders, back-pressure, bytes
+ring  page  talk           what lies in shared memory, what is said
 """
