@@ -16,7 +16,7 @@ from typing import Any
 import conveyor
 
 TASK = ("chef-1", "bun", 1, 3.14)
-SIZES = (0, 1 << 10, 1 << 16, 1 << 20)  # of an item in bytes; 0 is the small tuple
+SIZES = (0, 1 << 10, 1 << 16, 1 << 18, 1 << 20)  # of an item in bytes; 0 is the small tuple
 
 
 def put_all(queue: Any, items: int, size: int) -> None:
@@ -88,7 +88,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {platform.machine()}, median of {given.rounds}")
     for size in SIZES:
-        items = given.items if size <= 1 << 10 else given.items // 20 if size < 1 << 20 else given.items // 200
+        items = given.items if size <= 1 << 10 else given.items // 20 if size <= 1 << 16 else given.items // 200
         for workers in (1, 2):
             for maxsize in (1000, 0) if not size else (100,):
                 print(compare(workers, items, size, maxsize, given.rounds), flush=True)
