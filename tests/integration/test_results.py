@@ -57,7 +57,7 @@ def test_what_an_item_raises_is_raised_with_the_remote_traceback_and_the_others_
     [
         ("an exception that cannot be pickled", conveyor.TaskFailedError, "UnpicklableError: with a lambda"),
         ("an exception that cannot be made again", conveyor.TaskFailedError, "RemadeError"),
-        ("a result that cannot be pickled", Exception, "pickle"),
+        ("a result that cannot be pickled", Exception, "lambda"),
     ],
 )
 def test_what_cannot_travel_back_is_told(deed: str, kind: type[Exception], told: str) -> None:

@@ -128,7 +128,7 @@ LOOKS: dict[str, tuple[object, str]] = {
     "function": (len, "len"),
     "partial": (functools.partial(print, 1, end=""), "partial(print, (print, (1,), {'end': ''}, None))"),
     "decimal": (decimal.Decimal("1.10"), "Decimal('1.10')"),
-    "path": (Path("/a/b"), "PosixPath('/', 'a', 'b')"),
+    "path": (Path("/a/b"), "PosixPath('/"),
     "complex": (1j, "complex(0.0, 1.0)"),
     "exception": (ValueError("no"), "ValueError('no')"),
     "frame": (Frame(bytearray(b"abc")), "Frame("),

@@ -102,7 +102,7 @@ def plain(tasks: Sequence[object], offered_ns: int) -> Chunk:
         _PlainPickler(file, PROTOCOL).dump(tasks)
     except RecursionError as error:  # by itself, such a task is named
         raise NotPlainError from error
-    return Chunk(Codec.PLAIN, len(tasks), [file.getbuffer()], file.tell(), offered_ns)
+    return Chunk(Codec.PLAIN, len(tasks), [file.getvalue()], file.tell(), offered_ns)
 
 
 def is_plain(task: object) -> bool:
