@@ -8,8 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -26,6 +24,7 @@ from conveyor.ledger import TASK_EDGES_SECONDS
 from conveyor.snapshot import RestartReason, WorkerState
 from support.fakes import FakeLoop, FakeRun, make_run, make_slot
 from support.scrapes import Scrape, assert_consistent, assert_nothing_fell, parse
+from support.threads import run_at_once
 from support.waiting import wait_for
 
 
@@ -445,14 +444,5 @@ def test_scrapes_at_once_take_turns_and_each_sees_counters_rise() -> None:
         except BaseException as error:  # shown by the test's own thread
             failures.append(error)
 
-    threads = [threading.Thread(target=scraper) for _ in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    run_at_once([scraper] * 4)
     assert not failures

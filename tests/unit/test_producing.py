@@ -16,6 +16,7 @@ from conveyor.interruptions import Interruptions, StopRequestedError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, Row
 from conveyor.producing import CHUNK_BYTES, PLAIN_AFTER, Production
 from conveyor.queues.codec import LARGE_BYTES, Chunk, Codec, tasks_of
+from support.clock import Clock
 
 MANY = 1000
 DEADLINE_SECONDS = 20.0
@@ -63,16 +64,6 @@ class FakeOutlet:
 
     def sizes(self) -> list[int]:
         return [chunk.count for chunk in self.accepted]
-
-
-class Clock:
-    """Stands still unless the test moves it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ns
 
 
 @pytest.fixture

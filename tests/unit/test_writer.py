@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -24,6 +23,7 @@ from conveyor.exporter.vitals import Vitals
 from conveyor.exporter.writer import Writer, _number, as_client_family
 from conveyor.snapshot import RunStatistics, WorkerState
 from support.fakes import make_run, make_slot
+from support.threads import run_at_once
 
 NAMES = (
     "plain",
@@ -195,16 +195,7 @@ def test_threads_that_write_different_runs_at_once_do_not_mix_them() -> None:
             if writer.write(pages[which], NOTHING) != expected[which]:
                 wrong.append(which)
 
-    threads = [threading.Thread(target=write, args=(n % 3,)) for n in range(6)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    run_at_once([functools.partial(write, n % 3) for n in range(6)])
     assert wrong == []
 
 
