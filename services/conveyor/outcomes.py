@@ -9,6 +9,7 @@ import pickle
 import traceback
 
 from conveyor.errors import RemoteTraceback, TaskFailedError
+from conveyor.messages import text_of
 from conveyor.queues.codec import PROTOCOL
 
 _RETURNED, _RAISED = b"\0", b"\1"
@@ -25,8 +26,8 @@ def raised(error: Exception) -> bytes:
     try:
         body = pickle.dumps((error, trace), PROTOCOL)
         pickle.loads(body)  # some can be pickled and not be made again
-    except Exception:
-        described = TaskFailedError(f"{type(error).__qualname__}: {_text(error)}")
+    except Exception:  # whatever a user's __reduce__ raises: the task has failed anyway, and that is told
+        described = TaskFailedError(f"{type(error).__qualname__}: {text_of(error)}")
         body = pickle.dumps((described, trace), PROTOCOL)
     return _RAISED + body
 
@@ -38,10 +39,3 @@ def value_of(outcome: bytes) -> object:
         return value
     error, trace = value
     raise error from RemoteTraceback(trace)
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception as worse:  # the user's __str__
-        return f"(its text cannot be had: {type(worse).__qualname__})"
