@@ -80,7 +80,7 @@ class Consumption:
         count = lease.last - lease.first
         tasks = codec.tasks_of(lease.codec, lease.payload, lease.count, lease.first, lease.last)
         while done < count:
-            stride = row.claim(lease.number, done, min(self._stride, count - done))
+            stride = row.allowed(lease.number, done, min(self._stride, count - done))
             if not stride:
                 break
             row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
@@ -159,7 +159,7 @@ class Consumption:
         self._seen.add(type(error))
         try:  # as it was put, whatever the function has made of it
             task = codec.show(next(codec.tasks_of(lease.codec, lease.payload, lease.count, place, place + 1)))
-        except Exception:
+        except Exception:  # the user's __setstate__: mostly what made it fail
             task = "(not unpickled)"
         failure = messages.TaskFailed(type(error).__qualname__, messages.text_of(error), task, took_ns / 1e9, trace)
         messages.send(self._descriptor, failure)

@@ -44,9 +44,9 @@ _FAILED = _SUCCEEDED + len(_TASK_EDGES) + 1
 _WAITS = _FAILED + len(_TASK_EDGES) + 1
 _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
 (
-    _LEASE_END, _ABANDONED, _LEASE, _CLAIM, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
+    _LEASE_END, _ABANDONED, _LEASE, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
     _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED,
-) = range(_DONE + 1, _DONE + 17)  # fmt: skip
+) = range(_DONE + 1, _DONE + 16)  # fmt: skip
 WORDS_PER_ROW = 64
 _ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
@@ -95,7 +95,6 @@ class Tally(NamedTuple):
     abandoned: int
     """Tasks that were in hand when a process of this slot died."""
     lease: int
-    claim: int
     heartbeat_ns: int
     task_began_ns: int
     task_ns: int
@@ -146,8 +145,7 @@ class Row:
         A process that dies from here on was in the first of them that is not finished.
         """
         words = self._words
-        words[_CLAIM] = 0
-        words[_LEASE] = number  # stored before the order is read, as in `claim`
+        words[_LEASE] = number  # stored before the order is read: see `revoke`
         if number <= words[_VOID]:
             return False
         words[_TASK_BEGAN] = now_ns
@@ -155,14 +153,9 @@ class Row:
         self.resume_busy(now_ns)
         return True
 
-    def claim(self, number: int, finished: int, tasks: int) -> int:
-        """Announce the next tasks of the open lease; return how many of them the supervisor lets pass.
-
-        `finished` are those before them.
-        """
-        words = self._words
-        words[_CLAIM] = finished + tasks
-        halt = words[_HALT]
+    def allowed(self, number: int, finished: int, tasks: int) -> int:
+        """Return how many of the next tasks of the open lease the supervisor lets pass; `finished` are before them."""
+        halt = self._words[_HALT]
         if halt >> _HALT_TASKS != number & _LOW:
             return tasks
         return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
@@ -286,7 +279,6 @@ class Row:
             in_progress=int(words[_LEASE_END] > processed + words[_ABANDONED]),
             abandoned=words[_ABANDONED],
             lease=words[_LEASE],
-            claim=words[_CLAIM],
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],

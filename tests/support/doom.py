@@ -36,7 +36,7 @@ CONSUMER_POINTS: dict[str, tuple[type, str, str]] = {
     "about to take": (LeasedIntake, "take", "before"),
     "lease received, not opened": (LeasedIntake, "take", "after"),
     "lease opened": (Row, "open_lease", "after"),
-    "tasks claimed": (Row, "claim", "after"),
+    "tasks claimed": (Row, "allowed", "after"),
     "before the first task": (Row, "begin_tasks", "after"),
     "tasks done, lease open": (Row, "close_lease", "before"),
     "lease closed, not reported": (Row, "close_lease", "after"),

@@ -17,19 +17,10 @@ from conveyor.messages import LineReader, TaskFailed
 from conveyor.queues import codec
 from conveyor.queues.codec import Chunk
 from conveyor.queues.seam import Lease, QueueEndedError
+from support.clock import Clock
 
 LONG_NS = 10**12
 NEVER = 10**9
-
-
-class Clock:
-    """Stands still unless the test moves it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ns
 
 
 @pytest.fixture
@@ -329,6 +320,27 @@ def test_in_the_middle_of_a_long_stride_it_stops_after_the_task_that_it_is_in(cl
     assert sum(stage.tally().succeeded[:-1]) == 801
 
 
+def test_that_a_task_is_done_is_there_to_be_seen_before_the_order_is_read(stage: Stage) -> None:
+    order: list[str] = []
+
+    class Watched:
+        def __init__(self, word: memoryview, name: str) -> None:
+            self.word, self.name = word, name
+
+        def __getitem__(self, index: int) -> int:
+            order.append(f"read {self.name}")
+            return int(self.word[index])
+
+        def __setitem__(self, index: int, value: int) -> None:
+            order.append(f"write {self.name}")
+            self.word[index] = value
+
+    stage.row.done = Watched(stage.row.done, "done")  # type: ignore[assignment]
+    stage.row.stop = Watched(stage.row.stop, "stop")  # type: ignore[assignment]
+    stage.consume([lease_of([1, 2])])
+    assert [step for step in order if step != "read done"] == ["write done", "read stop"] * 2
+
+
 def test_an_order_for_another_lease_makes_it_slower_but_stops_nothing(clock: Clock, stage: Stage) -> None:
     stage.row.revoke(7, 1)
     stage.consume([lease_of(list(range(100)))], stage.done.append)
@@ -359,16 +371,20 @@ def test_the_order_to_stop_is_obeyed_between_two_leases(clock: Clock, stage: Sta
 
 def claims(stage: Stage, clock: Clock, took_ns: Callable[[int], int], tasks: int, stride: int = 1) -> list[int]:
     """Return how many tasks were claimed at a time."""
-    seen: list[int] = []
+    sizes: list[int] = []
+    allowed = Row.allowed
 
-    def look(task: int) -> None:
-        claim = stage.tally().claim
-        if not seen or claim != seen[-1]:
-            seen.append(claim)
+    def noted(row: Row, number: int, finished: int, tasks: int) -> int:
+        sizes.append(allowed(row, number, finished, tasks))
+        return sizes[-1]
+
+    def take_time(task: int) -> None:
         clock.now_ns += took_ns(task)
 
-    stage.consume([lease_of(list(range(tasks)), write=as_plain)], look, stride=stride)
-    return [claim - before for claim, before in zip(seen, [0, *seen], strict=False)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Row, "allowed", noted)
+        stage.consume([lease_of(list(range(tasks)), write=as_plain)], take_time, stride=stride)
+    return sizes
 
 
 def test_strides_grow_while_tasks_are_fast_but_not_without_end(clock: Clock, stage: Stage) -> None:

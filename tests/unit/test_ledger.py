@@ -38,7 +38,7 @@ def test_a_new_row_is_all_zero(row: Row) -> None:
 def begin(row: Row, tasks: int = 1, at_ns: int = SECOND, number: int = 1, waited_ns: int = 0) -> None:
     """Open a lease and begin with all of its tasks."""
     assert row.open_lease(number, tasks, at_ns)
-    assert row.claim(number, 0, tasks) == tasks
+    assert row.allowed(number, 0, tasks) == tasks
     row.begin_tasks(tasks, at_ns, waited_ns)
 
 
@@ -205,30 +205,25 @@ def test_what_the_queue_has_accepted_is_put(row: Row) -> None:
 # -- taking back what is not begun -------------------------------------------------------------------------
 
 
-def test_nothing_is_claimed_beyond_what_the_supervisor_lets_pass(row: Row) -> None:
+def test_nothing_is_allowed_beyond_what_the_supervisor_lets_pass(row: Row) -> None:
     row.open_lease(7, 100, SECOND)
-    assert row.claim(7, 0, 10) == 10
+    assert row.allowed(7, 0, 10) == 10
     row.revoke(7, 10)
-    assert row.claim(7, 4, 10) == 6
-    assert row.claim(7, 10, 10) == 0
-    assert row.claim(7, 20, 10) == 0
+    assert row.allowed(7, 4, 10) == 6
+    assert row.allowed(7, 10, 10) == 0
+    assert row.allowed(7, 20, 10) == 0
 
 
 def test_an_order_for_another_lease_holds_nobody_up(row: Row) -> None:
     row.revoke(6, 0)
     row.open_lease(7, 100, SECOND)
-    assert row.claim(7, 0, 10) == 10
+    assert row.allowed(7, 0, 10) == 10
 
 
-def test_a_claim_is_there_to_be_seen_before_the_order_is_read(row: Row) -> None:
+def test_a_lease_is_there_to_be_seen_before_the_order_is_read(row: Row) -> None:
     """And the other way round: so one of the two always sees the other."""
-    row.open_lease(7, 100, SECOND)
     order: list[tuple[str, int]] = []
     row._words = WatchedWords(row._words, order)  # type: ignore[assignment]
-    row.claim(7, 5, 10)
-    row.close_lease(SECOND)
-    assert order.index(("write", module._CLAIM)) < order.index(("read", module._HALT))
-    order.clear()
     row.open_lease(8, 1, SECOND)
     assert order.index(("write", module._LEASE)) < order.index(("read", module._VOID))
     assert order.index(("read", module._VOID)) < order.index(("write", module._LEASE_END))
@@ -240,14 +235,6 @@ def test_a_lease_that_was_taken_back_is_not_opened(row: Row) -> None:
     tally = row.read(SECOND)
     assert (tally.in_progress, tally.is_busy, tally.lease) == (0, False, 7)
     assert row.open_lease(8, 5, SECOND)
-
-
-def test_a_claim_is_forgotten_with_its_lease(row: Row) -> None:
-    row.open_lease(7, 100, SECOND)
-    row.claim(7, 50, 10)
-    row.close_lease(SECOND)
-    row.open_lease(8, 100, SECOND)
-    assert (row.read(0).lease, row.read(0).claim) == (8, 0)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +267,7 @@ def work_off(row: Row, number: int, deeds: str) -> None:
         return
     finished = 0
     while finished < len(deeds):
-        stride = row.claim(number, finished, min(2, len(deeds) - finished))
+        stride = row.allowed(number, finished, min(2, len(deeds) - finished))
         if not stride:
             break
         row.begin_tasks(stride, number * SECOND, SECOND)
