@@ -49,8 +49,8 @@ def first_task() -> Measurement:
     command = [sys.executable, "-m", "conveyor", "run", target, "--queue", QUEUE, "--metrics", "127.0.0.1:0"]
     began_ns = time.monotonic_ns()
     with watching.started_command(command) as trial:
-        while trial.process.poll() is None:
-            time.sleep(watching.POLL_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then no record may be there, or the code is None
+            trial.process.wait(_READY_SECONDS)
         records = trial.records.read()
     if not records:
         return Measurement(status=Status.FAILED, note=f"no task was started; exit code {trial.process.returncode}")
@@ -67,8 +67,8 @@ def scrape(contestant: str, job: Job, scrapes: int) -> Measurement:
         while len(sessions.pids(trial.session)) < job.consumers + job.producers or not _is_ready(port):
             if time.monotonic() > until or trial.process.poll() is not None:
                 return Measurement(status=Status.FAILED, note="its workers did not get ready")
-            time.sleep(0.1)
-        time.sleep(1.0)  # what follows a start
+            time.sleep(0.1)  # looking disturbs them
+        time.sleep(1.0)  # what follows a start: nothing tells of its end
         taken = []
         for _ in range(scrapes):
             taken.append(_seconds(lambda: _get(port, "/metrics")))

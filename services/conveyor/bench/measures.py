@@ -108,9 +108,9 @@ def _idle(contestant: str, job: Job, scale: Scale) -> Measurement:
     with watching.started(contestant, job) as trial:
         if not trial.wait_for_records(2 * job.tasks):
             return Measurement(status=Status.FAILED, note="did not start")
-        time.sleep(1.0)  # whatever follows the first tasks
+        time.sleep(1.0)  # whatever follows the first tasks: nothing tells of its end
         before, began = sessions.precise_cpu_seconds(trial.session), time.monotonic()
-        time.sleep(scale.idle_seconds)
+        time.sleep(scale.idle_seconds)  # this is the measurement
         used, seconds = sessions.precise_cpu_seconds(trial.session) - before, time.monotonic() - began
     return Measurement(status=Status.DONE, figures={"cpu_share": used / seconds, "seconds": seconds})
 
@@ -125,7 +125,7 @@ def _memory(contestant: str, job: Job, scale: Scale) -> Measurement:
             done, _ = trial.counts.read()
             if done >= job.tasks // 10 and trial.process.poll() is None:
                 sizes.append(sessions.resident_bytes(trial.session))
-                time.sleep(0.05)
+                time.sleep(0.05)  # /proc is read often enough to see growth, and disturbs nobody
             return done
 
         ending = trial.watch(look)

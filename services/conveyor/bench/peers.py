@@ -41,7 +41,7 @@ def _run_fifo(job: Job) -> None:
 def _wait_for_empty(tasks: Any) -> None:
     """Return when all is taken: before that, consumers that are killed must be replaced."""
     while not tasks.empty():
-        time.sleep(0.01)
+        time.sleep(0.01)  # these queues tell nobody that they are empty
 
 
 def _put_one(tasks: Any, job: Job, part: int) -> None:

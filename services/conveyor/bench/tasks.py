@@ -87,14 +87,14 @@ def _heavy_tail(job: Job, numbers: range) -> Iterator[object]:
 
 def _stamps(job: Job, numbers: range) -> Iterator[object]:
     for _ in numbers:
-        time.sleep(PACE_SECONDS)
+        time.sleep(PACE_SECONDS)  # so that each finds the pipeline idle
         yield _now_ns()
 
 
 def _then_wait(job: Job, numbers: range) -> Iterator[object]:
     for number in numbers:
         yield number, 0.0
-    time.sleep(job.seconds)
+    time.sleep(job.seconds)  # a producer that has nothing to do, for as long as it is watched
 
 
 _PAYLOADS: dict[str, Callable[[Job, range], Iterator[object]]] = {

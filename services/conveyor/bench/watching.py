@@ -73,7 +73,7 @@ class Trial:
                 seen, seen_at = now, time.monotonic()
             elif time.monotonic() - seen_at > stall_seconds:
                 return Measurement(status=Status.HANGS, note=f"nothing moved for {stall_seconds:g} s")
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # the counts are plain words of shared memory: nothing tells of a change
         return Measurement(status=Status.HANGS, note=f"not done after {DEADLINE_SECONDS:g} s")
 
     def wait_for_records(self, number: int, deadline_seconds: float = 60.0) -> bool:
@@ -83,7 +83,7 @@ class Trial:
             self.records.read()
             if self.process.poll() is not None or time.monotonic() > until:
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # the counts are plain words of shared memory: nothing tells of a change
         return True
 
     def _ending(self) -> Measurement:
