@@ -107,4 +107,4 @@ class FeedSlot(Slot):
 
 
 def _no_work(slot: int) -> Any:
-    raise NotImplementedError("a feed needs no assignment")
+    raise NotImplementedError("a feed needs no assignment")  # `FeedSlot.start` starts no process to give it to

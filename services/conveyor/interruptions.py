@@ -51,7 +51,7 @@ class Interruptions:
             if time.monotonic() > until:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(ORDER_SECONDS / 50)
+            time.sleep(ORDER_SECONDS / 50)  # in a signal handler: the order is a word that nothing tells of
         if self._ledger.order < self._order:  # a drain: consumers go on until they are told
             return
         self.requested = True

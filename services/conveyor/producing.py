@@ -192,7 +192,7 @@ class Production:
         while self._gathering.wait() and not self._is_over:
             if seen is not self._gathered:
                 seen, pause_seconds = self._gathered, LINGER_SECONDS
-            time.sleep(pause_seconds)
+            time.sleep(pause_seconds)  # the time that a task may linger; who gathers tells nobody of each task
             with self._shipping:
                 if self._is_over or seen is not self._gathered or not self._gathering.is_set():
                     continue

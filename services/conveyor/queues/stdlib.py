@@ -68,6 +68,7 @@ class StdlibIntake:
         return Lease(_NUMBER, codec, memoryview(payload), 1, 0, 1, offered_ns, 0)
 
     def keep(self, result: bytes) -> None:
+        # `Pipeline.results` refuses these queues before a worker starts.
         raise NotImplementedError("these queues carry no results")
 
     def report(self, lease: Lease, done: int, took_ns: int) -> None:
