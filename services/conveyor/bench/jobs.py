@@ -42,5 +42,3 @@ class Contestant:
     """Small tasks a second, roughly: how many tasks make a measurement of the wanted length. Nothing else uses it."""
     module: str | None = None
     """What must be installed for it."""
-    feeds_itself: bool = False
-    """A pool: the main process makes the tasks, whatever the number of producers."""

@@ -66,7 +66,6 @@ if hasattr(conveyor, "imap_unordered"):
             how="its results read, nothing else chosen",
             run=_run_imap,
             expected_rate=500_000,
-            feeds_itself=True,
         )
     )
 if hasattr(conveyor, "JoinableQueue"):

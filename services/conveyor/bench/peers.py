@@ -136,7 +136,6 @@ CONTESTANTS: Sequence[Contestant] = (
         run=functools.partial(_run_mpire, chunks=False),
         expected_rate=200_000,
         module="mpire",
-        feeds_itself=True,
     ),
     Contestant(
         name="mpire, chunks",
@@ -144,7 +143,6 @@ CONTESTANTS: Sequence[Contestant] = (
         run=functools.partial(_run_mpire, chunks=True),
         expected_rate=200_000,
         module="mpire",
-        feeds_itself=True,
     ),
     Contestant(
         name="pebble",
@@ -152,6 +150,5 @@ CONTESTANTS: Sequence[Contestant] = (
         run=_run_pebble,
         expected_rate=200_000,
         module="pebble",
-        feeds_itself=True,
     ),
 )

@@ -150,20 +150,17 @@ CONTESTANTS: Sequence[Contestant] = (
         how="imap_unordered, default chunksize (1)",
         run=_run_pool,
         expected_rate=30_000,
-        feeds_itself=True,
     ),
     Contestant(
         name="Pool, chunks",
         how="imap_unordered, chunksize chosen for the row",
         run=_run_pool_in_chunks,
         expected_rate=600_000,
-        feeds_itself=True,
     ),
     Contestant(
         name="ProcessPoolExecutor",
         how="map, chunksize chosen for the row",
         run=_run_executor,
         expected_rate=400_000,
-        feeds_itself=True,
     ),
 )
