@@ -386,7 +386,10 @@ def flushing(folder: Path, point: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("how", SIGNALS)
 def test_a_producer_killed_while_it_waits_for_credit_leaves_its_share_to_the_others(tmp_path: Path, how: str) -> None:
-    with doomed(tmp_path, "hold=0", "--maxsize", "10", consumers=1) as run:
+    # Each puts one task and waits: else the second could be through with all of its own before the first begins.
+    with doomed(tmp_path, "hold=0", "gate_at=1", "--maxsize", "10", consumers=1) as run:
+        holder(run)
+        (tmp_path / "gate").touch()
         wait_for("blocked producers", lambda: {s.state for s in run.status().slots if "prod" in s.name} == {"blocked"})
         put = run.worker("producer-1").produced
         run.kill("producer-1", signal.Signals[how])
