@@ -25,7 +25,8 @@ import os
 import struct
 import weakref
 from bisect import bisect_left
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, overload
 
 from conveyor.descriptors import Descriptor
 
@@ -45,8 +46,8 @@ _WAITS = _FAILED + len(_TASK_EDGES) + 1
 _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
 (
     _LEASE_END, _ABANDONED, _LEASE, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
-    _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED,
-) = range(_DONE + 1, _DONE + 16)  # fmt: skip
+    _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED, _LEAVE,
+) = range(_DONE + 1, _DONE + 17)  # fmt: skip
 WORDS_PER_ROW = 64
 _ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
@@ -294,6 +295,30 @@ def _elapsed(watch: int, now_ns: int) -> int:
     return max(0, now_ns - (watch ^ _RUNNING)) if watch & _RUNNING else watch
 
 
+class Rows(Sequence[Row]):
+    """The rows of a ledger, each made when it is first asked for: a worker needs one of a thousand."""
+
+    def __init__(self, words: memoryview, number: int) -> None:
+        self._words = words
+        self._rows: list[Row | None] = [None] * number
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        row = self._rows[index]
+        if row is None:
+            start = WORDS_PER_ROW * (range(len(self))[index] + 1)
+            row = self._rows[index] = Row(self._words[start : start + WORDS_PER_ROW])
+        return row
+
+
 class Ledger:
     """The whole table: a header and `slots` rows, in memory that has no name and needs no clean-up.
 
@@ -309,7 +334,7 @@ class Ledger:
         self._slots = slots
         weakref.finalize(self, memory.close)
         self._words = memoryview(mmap.mmap(memory.number, size)).cast("Q")
-        self.rows = [Row(self._words[WORDS_PER_ROW * (slot + 1) : WORDS_PER_ROW * (slot + 2)]) for slot in range(slots)]
+        self.rows: Sequence[Row] = Rows(self._words, slots)
 
     @property
     def order(self) -> Order:

@@ -38,13 +38,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run may be told from outside. None in the first four leaves it to the workload."""
+    """What a run may be told from outside. None in the first four leaves it to the workload, elsewhere: no limit."""
 
     producers: int | None = None
     consumers: int | None = None
     queue: str | None = None
     maxsize: int | None = None
     max_attempts: int = 3
+    retries: int = 0
+    retry_delay_seconds: float = 1.0
+    task_timeout_seconds: float | None = None
+    max_tasks_per_worker: int | None = None
+    max_memory_per_worker: int | None = None
+    """Bytes."""
+    spool: Path | None = None
+    spool_sync: str = "normal"
     metrics: Address | None = None
     drain_timeout_seconds: float = 8.0  # under the 10 s that Docker gives a container
     progress: bool | None = None
@@ -68,6 +76,9 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 _workers = _whole(1, MAX_WORKERS)
 _attempts = _whole(1, 1000)
+_retries = _whole(0, 1000)
+_tasks = _whole(1, 2**53)
+SPOOL_SYNCS = ("normal", "full")
 _room = _whole(0, MAX_MAXSIZE)
 
 
@@ -79,6 +90,26 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError("a number of seconds of at least 0")
     return seconds
+
+
+def _limit_seconds(text: str) -> float:
+    try:
+        seconds = _seconds(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds:
+        raise ValueError("a number of seconds above 0")
+    return seconds
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _bytes(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _UNITS or not number.isascii() or not number.isdecimal() or not int(number):
+        raise ValueError("a number of bytes above 0, also with K, M, G or T behind it")
+    return int(number) * _UNITS[unit]
 
 
 def _one_of(*allowed: str) -> Callable[[str], str]:
@@ -114,6 +145,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError("the path of a folder")
+    return Path(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option: the field it sets, how it is written, and what it means."""
@@ -143,6 +180,25 @@ OPTIONS = (
     Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or {DEFAULT_KIND})"),
     Option("maxsize", "--maxsize", "N", _room, "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
     Option("max_attempts", "--max-attempts", "N", _attempts, "deaths at one task before it is given up (3)"),
+    Option("retries", "--retries", "N", _retries, "more attempts at a task whose function raised (0)"),
+    Option("retry_delay_seconds", "--retry-delay", "S", _seconds, "seconds to the first of them, then doubled (1)"),
+    Option("task_timeout_seconds", "--task-timeout", "S", _limit_seconds, "kill who is in one task for longer (none)"),
+    Option("max_tasks_per_worker", "--max-tasks-per-worker", "N", _tasks, "replace a consumer after N tasks (never)"),
+    Option(
+        "max_memory_per_worker",
+        "--max-memory-per-worker",
+        "BYTES",
+        _bytes,
+        "replace a consumer that has grown to so much, as 500M or 2G, after its task (never)",
+    ),
+    Option("spool", "--spool", "DIR", _folder, "keep the queue in this folder, so that it outlives the run (memory)"),
+    Option(
+        "spool_sync",
+        "--spool-sync",
+        "HOW",
+        _one_of(*SPOOL_SYNCS),
+        "full: no accepted task is lost by a power cut; normal: some may (normal)",
+    ),
     Option("metrics", "--metrics", "HOST:PORT", _address, "where to serve metrics, or off (127.0.0.1:8000)"),
     Option("drain_timeout_seconds", "--drain-timeout", "S", _seconds, "seconds to finish what is left (8)"),
     Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MAX_DEATHS = 1000  # of which more is kept than a count; arbitrary
@@ -59,8 +59,24 @@ class RestartReason(enum.StrEnum):
 
     EXIT = "exit"
     SIGNAL = "signal"
-    HEARTBEAT = "heartbeat"
-    RECYCLE = "recycle"
+    HEARTBEAT = "heartbeat"  # it was in one task for longer than a task may take
+    RECYCLE = "recycle"  # it had done, or grown to, as much as one process may
+
+
+class RedeliveryReason(enum.StrEnum):
+    """Why a task was given to a consumer once more."""
+
+    DEATH = "death"  # the one before died with it in hand
+    TIMEOUT = "timeout"  # it took longer than it may, and was killed with its consumer
+    ERROR = "error"  # its function raised
+    RESTART = "restart"  # every process of an earlier run ended with it in hand; it was in the spool
+
+
+class Scaling(enum.StrEnum):
+    """A change of the number of consumers while a run goes on."""
+
+    UP = "up"
+    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +103,13 @@ class Death:
     task_seconds: float = 0.0
     is_lost: bool = False
     is_dead_letter: bool = False
+    cause: RestartReason | None = None
+    """Why the supervisor itself ended the process, if it did."""
 
     @property
     def reason(self) -> RestartReason:
+        if self.cause is not None:
+            return self.cause
         return RestartReason.SIGNAL if self.exit_code < 0 else RestartReason.EXIT
 
     @property
@@ -135,6 +155,22 @@ class SlotStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolStatistics:
+    """The spool: what of the queue is on disk."""
+
+    folder: str
+    size_bytes: int
+    """Of all its files."""
+    tasks: int
+    """Waiting tasks that are on disk alone, for lack of room in memory."""
+    commits: int
+    commit_seconds: float
+    """Spent in all commits together."""
+    trouble: str | None
+    """Why nothing can be written now, if that is so."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStatistics:
     """The queue: all counts in tasks. `capacity` 0 means unbounded.
 
@@ -150,7 +186,17 @@ class QueueStatistics:
     redelivered: int = 0
     """Deliveries that ended in a death, and were made again."""
     dead_lettered: int = 0
-    """Tasks that were given up after their last attempt."""
+    """Tasks that were given up after their last attempt, because each consumer that had them died."""
+    redeliveries: Mapping[RedeliveryReason, int] = field(default_factory=lambda: dict.fromkeys(RedeliveryReason, 0))
+    """All deliveries that were made again, `redelivered` and those after an error, by the reason."""
+    delayed: int = 0
+    """Waiting tasks whose next attempt is put off for a while after an error."""
+    dead_letters: int = 0
+    """Tasks given up, for a death or an error, that are kept to be looked at."""
+    oldest_waiting_seconds: float | None = None
+    """For how long the task has waited that was put first, if one waits; None too from a queue that cannot tell."""
+    is_paused: bool = False
+    spool: SpoolStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +211,11 @@ class RunStatistics:
     queue: QueueStatistics
     desired: Mapping[Role, int]
     """Slots of each role that should hold a process: all but those whose work is over."""
+    consumers_least: int
+    consumers_most: int
+    """Within these bounds the number of consumers follows the backlog; they are equal where it is fixed."""
+    scalings: Mapping[Scaling, int]
+    """How often consumers were added, or taken away."""
     slots: tuple[SlotStatistics, ...]
     failures: Mapping[str, int]
     """Failed tasks by the class of their exception."""
@@ -202,10 +253,25 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
         **plain
         | {
             "phase": Phase(plain["phase"]),
-            "queue": QueueStatistics(**plain["queue"]),
+            "queue": _queue_from_plain(plain["queue"]),
             "desired": {Role(role): number for role, number in plain["desired"].items()},
             "slots": slots,
-            "deaths": tuple(Death(**death) for death in plain["deaths"]),
+            "scalings": {Scaling(direction): number for direction, number in plain["scalings"].items()},
+            "deaths": tuple(map(_death_from_plain, plain["deaths"])),
             "ending": Ending(plain["ending"]) if plain["ending"] else None,
         }
     )
+
+
+def _queue_from_plain(plain: dict[str, Any]) -> QueueStatistics:
+    return QueueStatistics(
+        **plain
+        | {
+            "redeliveries": {RedeliveryReason(reason): number for reason, number in plain["redeliveries"].items()},
+            "spool": SpoolStatistics(**plain["spool"]) if plain["spool"] else None,
+        }
+    )
+
+
+def _death_from_plain(plain: dict[str, Any]) -> Death:
+    return Death(**plain | {"cause": RestartReason(plain["cause"]) if plain["cause"] else None})

@@ -30,7 +30,7 @@ from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
 from conveyor.slot import Slot
-from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, Role, RunStatistics, WorkerState
+from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, Role, RunStatistics, Scaling, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,9 @@ class Supervisor:
                 Role.PRODUCER: sum(not slot.finished for slot in self._roster.producers),
                 Role.CONSUMER: sum(not slot.finished for slot in self._roster.consumers),
             },
+            consumers_least=len(self._roster.consumers),
+            consumers_most=len(self._roster.consumers),
+            scalings=dict.fromkeys(Scaling, 0),
             slots=reading.slots,
             failures=dict(self._failures),
             deaths=tuple(self._deaths),

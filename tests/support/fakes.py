@@ -13,6 +13,7 @@ from conveyor.snapshot import (
     RestartReason,
     Role,
     RunStatistics,
+    Scaling,
     SlotStatistics,
     WorkerState,
 )
@@ -77,6 +78,9 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
             lost=lost,
         ),
         desired={role: sum(s.role is role for s in slots) for role in Role},
+        consumers_least=sum(s.role is Role.CONSUMER for s in slots),
+        consumers_most=sum(s.role is Role.CONSUMER for s in slots),
+        scalings=dict.fromkeys(Scaling, 0),
         slots=slots,
         failures={},
         deaths=(),
