@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conveyor.ledger import Tally
 from conveyor.queues.seam import Counts
@@ -59,7 +59,22 @@ class Roster:
             if self._owed(tallies) <= 0:
                 break
             time.sleep(READ_PAUSE_SECONDS)
-        return Reading(slots=slots, tallies=tuple(tallies[slot] for slot in self.slots))
+        return Reading(slots=self._with_proven(slots, tallies), tallies=tuple(tallies[slot] for slot in self.slots))
+
+    def _with_proven(
+        self, slots: tuple[SlotStatistics, ...], tallies: Mapping[Slot, Tally]
+    ) -> tuple[SlotStatistics, ...]:
+        """Count as put what was started, though its producer, interrupted for long, has only announced it."""
+        owed = self._owed(tallies)
+        if owed <= 0:
+            return slots
+        shown = []
+        for slot, seen in zip(self.slots, slots, strict=True):
+            announced = slot.doubts + int(tallies[slot].offered > tallies[slot].put)
+            proven = min(owed, announced) if slot.role is Role.PRODUCER else 0
+            owed -= proven
+            shown.append(replace(seen, produced=seen.produced + proven) if proven else seen)
+        return tuple(shown)
 
     @property
     def doubts(self) -> int:
