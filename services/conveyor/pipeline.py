@@ -25,6 +25,7 @@ from conveyor.ledger import Ledger
 from conveyor.loop import Loop
 from conveyor.processes import Starter, check_sendable
 from conveyor.queues import DEFAULT_KIND, KINDS
+from conveyor.queues.retries import Retries
 from conveyor.queues.seam import TaskQueue
 from conveyor.queues.setup import Setup
 from conveyor.report import Report
@@ -197,6 +198,8 @@ class Pipeline:
                     loop=loop,
                     producers=len(self.producers),
                     max_attempts=settings.max_attempts,
+                    retries=Retries(settings.retries, settings.retry_delay_seconds),
+                    name=self._slot_name,
                     results=inbox,
                 )
             )
@@ -248,7 +251,7 @@ class Pipeline:
         ]
         return Plan(
             name=self.name,
-            roster=Roster(slots, redelivers=not queue.can_break),
+            roster=Roster(slots, counts_puts=not queue.can_break),
             queue=queue,
             ledger=ledger,
             starter=starter,
@@ -261,6 +264,10 @@ class Pipeline:
 
     def _consumer_names(self) -> list[str]:
         return [self.consumer_name(n) for n in range(1, (self.consumers or usable_cpus()) + 1)]
+
+    def _slot_name(self, row: int) -> str:
+        names = self._producer_names()
+        return names[row] if row < len(names) else self.consumer_name(row - len(names) + 1)
 
     def _modules(self) -> list[str]:
         """The modules that hold the workload's functions, for the fork server to import."""

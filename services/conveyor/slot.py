@@ -21,9 +21,9 @@ from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
 from conveyor.processes import Starter
-from conveyor.queues.seam import TaskQueue
+from conveyor.queues.seam import End, TaskQueue
 from conveyor.restarts import RestartPolicy
-from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState
+from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState, how_ended
 from conveyor.worker import Assignment, Consume, Produce, main
 
 _STDOUT, _STDERR = 1, 2
@@ -149,7 +149,7 @@ class Slot:
         row, tally = self._ledger.rows[self._index], self.tally(now_ns)
         if by_us:
             tally = tally._replace(in_progress=0)
-        casualty = self._queue.bury(self._index, row, tally)
+        casualty = self._queue.bury(self._index, row, tally, End(self.name, how_ended(exit_code)))
         row.settle(now_ns)
         if casualty is not None:
             row.abandon()

@@ -70,6 +70,7 @@ class RedeliveryReason(enum.StrEnum):
     TIMEOUT = "timeout"  # it took longer than it may, and was killed with its consumer
     ERROR = "error"  # its function raised
     RESTART = "restart"  # every process of an earlier run ended with it in hand; it was in the spool
+    REQUEST = "request"  # it had been given up, and somebody asked for one more attempt
 
 
 class Scaling(enum.StrEnum):
@@ -77,6 +78,16 @@ class Scaling(enum.StrEnum):
 
     UP = "up"
     DOWN = "down"
+
+
+def how_ended(exit_code: int) -> str:
+    """Return a process's exit code or signal, for people."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +126,7 @@ class Death:
     @property
     def how(self) -> str:
         """The exit code or signal, for people."""
-        if self.exit_code >= 0:
-            return f"exit code {self.exit_code}"
-        try:
-            return signal.Signals(-self.exit_code).name
-        except ValueError:
-            return f"signal {-self.exit_code}"
+        return how_ended(self.exit_code)
 
 
 @dataclass(frozen=True, slots=True)

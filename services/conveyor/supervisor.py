@@ -231,9 +231,9 @@ class Supervisor:
         about = fields(slot=slot.name, **dataclasses.asdict(message))
         match message:
             case messages.TaskFailed():
-                self._failures[message.error] += 1
+                self._failures[message.error] += message.is_final
                 if self._failure_log.admit(time.monotonic()):
-                    log.warning("task failed", extra=about)
+                    log.warning("task failed" if message.is_final else "task failed, and is tried again", extra=about)
             case messages.WorkerFailed():
                 log.error("worker failed", extra=about)
 

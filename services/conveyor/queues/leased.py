@@ -15,27 +15,31 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from conveyor.descriptors import Descriptor
-from conveyor.ledger import Row, Tally
+from conveyor.ledger import Closed, Flaw, Row, Tally
 from conveyor.queues import wire
 from conveyor.queues.arena import Window, new_memory
-from conveyor.queues.codec import Codec
+from conveyor.queues.codec import Codec, alone
 from conveyor.queues.credit import Credit
 from conveyor.queues.effigy import likeness
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet, pair
-from conveyor.queues.leases import Lease, Leases, Span, StoredChunk, Suspect
+from conveyor.queues.leases import Failed, Lease, Leases, Returned, Span, StoredChunk, Suspect
+from conveyor.queues.letters import Cause, DeadLetter, DeadLetters, LettersInMemory
 from conveyor.queues.pace import LEASE_NS, Pace
 from conveyor.queues.relief import Relief
-from conveyor.queues.seam import Casualty, Counts, Intake, Outlet
+from conveyor.queues.seam import Casualty, Counts, End, Intake, Outlet
 from conveyor.queues.setup import Setup
 from conveyor.queues.wire import Kind
-from conveyor.snapshot import QueueStatistics
+from conveyor.snapshot import QueueStatistics, RedeliveryReason
 
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
 LIMIT_BYTES = 64 << 20
+
+NEVER = 1 << 62  # nanoseconds
+UNTOLD = wire.Failed("unknown", "its consumer died before it could tell", "")
 
 _CODECS = tuple(Codec)  # by number; to call the enum takes longer
 
@@ -64,7 +68,7 @@ class LeasedTaskQueue:
         self._loop = setup.loop
         self._limit_bytes = LIMIT_BYTES // max(1, setup.producers)
         self._pace = Pace()
-        self._leases = Leases(setup.max_attempts, self._pace)
+        self._leases = Leases(setup.max_attempts, self._pace, setup.retries)
         self._credit = Credit(setup.capacity)
         self._producers: dict[int, _Producer] = {}  # by the number of their arena
         self._arenas = 0
@@ -76,11 +80,16 @@ class LeasedTaskQueue:
         self._windows: dict[int, Window] = {}
         """The memory in which a consumer keeps its results."""
         self._settled: dict[int, int] = {}
+        self._name = setup.name
+        self._letters: DeadLetters = LettersInMemory()
+        self._told: dict[int, wire.Failed] = {}
+        """How a task raised, of which a consumer is about to report."""
+        self._alarm_ns = NEVER
         self._news: Callable[[], None] | None = None
         self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
         # Written here, read by any thread.
-        self._redelivered = 0
+        self._redeliveries = dict.fromkeys(RedeliveryReason, 0)
         self._dead_lettered = 0
 
     # -- processes come and go -----------------------------------------------------------------------------
@@ -114,7 +123,7 @@ class LeasedTaskQueue:
         for descriptor in self._handed_over.pop(slot, []):
             descriptor.close()
 
-    def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
+    def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         if slot in self._arena_of:
             self._bury_producer(self._arena_of.pop(slot))
             return None
@@ -126,13 +135,14 @@ class LeasedTaskQueue:
         self._hang_up(line)
         for producer in self._producers.values():
             producer.known_to.discard(slot)
-        done, again, suspect = self._leases.bury(slot, tally.processed, tally.lease if tally.in_progress else 0)
-        casualty = self._casualty(suspect) if suspect else None
-        self._rescue_results(slot, sum(span.tasks for span in done) - bool(suspect and suspect.is_dead_letter))
-        self._wait_again(again)
-        for span in done:
-            self._settle(span)
-        self._pump_soon()
+        number = self._leases.first_number(slot)
+        closed = row.outcome(number)
+        is_in_task = bool(tally.in_progress) and tally.lease == number and not closed.flaw
+        back = self._leases.bury(slot, closed, is_in_task, time.monotonic_ns())
+        row.close_for_dead(number, closed)
+        self._rescue_results(slot, closed.done + (closed.flaw is Flaw.FINAL))
+        casualty = self._casualty(back.suspect, end) if back.suspect else None
+        self._take_back(back, self._told.pop(slot, None), end.slot)
         return casualty
 
     def _bury_producer(self, arena: int) -> None:
@@ -182,7 +192,7 @@ class LeasedTaskQueue:
             offer = wire.read_offer(data)
             chunk = StoredChunk(
                 arena, offer.chunk, _CODECS[offer.codec], offer.tasks, offer.offset, offer.size, offer.offered_ns,
-                offer.tasks,
+                offer.tasks, account=arena,
             )  # fmt: skip
             self._leases.accept(chunk)
             self._credit.offered(arena, offer.tasks)
@@ -204,21 +214,27 @@ class LeasedTaskQueue:
         data = _receive(line)
         if not data:
             return False
-        if data[0] == Kind.READY:
-            self._leases.join(slot, self._rows[slot].read(0).processed)
-            return True
-        report = wire.read_done(data)
-        result = self._leases.report(slot, report.number, report.done)
-        if result is not None:
-            span, handed_back = result
+        match data[0]:
+            case Kind.READY:
+                self._leases.join(slot)
+            case Kind.FAILED:
+                self._told[slot] = wire.read_failed(data)
+            case _:
+                self._read_report(slot, wire.read_done(data))
+        return True
+
+    def _read_report(self, slot: int, report: wire.Done) -> None:
+        told = self._told.pop(slot, None)
+        closed = Closed(report.done, Flaw.NONE)
+        if report.has_failed:
+            closed = self._rows[slot].closed(report.number) or closed
+        back = self._leases.report(slot, report.number, closed, time.monotonic_ns())
+        if back is not None:
             self._read_results(slot, report.results)
             self._settled[slot] = report.number
             self._relief.reported(slot)
-            self._pace.learn(report.done, report.took_ns)
-            if handed_back:
-                self._credit.leased(span.chunk.arena, -handed_back)
-            self._settle(span)
-        return True
+            self._pace.learn(report.done + report.has_failed, report.took_ns)
+            self._take_back(back, told, self._name(slot))
 
     def _read_results(self, slot: int, places: Sequence[int]) -> None:
         """Pass results on; their places are pairs of offset and size."""
@@ -236,10 +252,26 @@ class LeasedTaskQueue:
             self._results.add([bytes(window.view(offset, size)) for offset, size in _pairs(places)])
         window.close()
 
+    def _take_back(self, back: Returned, told: wire.Failed | None, worker: str) -> None:
+        """See to what has come back from a consumer."""
+        self._wait_again(back.again)
+        if back.failed is not None:
+            self._take_failed(back.failed, told, worker)
+        for span in back.done:
+            self._settle(span)
+
+    def _take_failed(self, failed: Failed, told: wire.Failed | None, worker: str) -> None:
+        if not failed.is_final:
+            self._redeliveries[RedeliveryReason.ERROR] += 1
+        elif self._results is None:  # else whoever reads the results has it
+            told = told or UNTOLD
+            letter = self._letter(failed.span, Cause.ERROR, worker)
+            self._letters.add(replace(letter, error=told.error, reason=told.reason, trace=told.trace))
+
     def _wait_again(self, spans: Iterable[Span]) -> None:
         """Count tasks that came back as waiting, and give them out."""
         for span in spans:
-            self._credit.leased(span.chunk.arena, -span.tasks)
+            self._credit.leased(span.chunk.account, -span.tasks)
         self._pump_soon()
 
     def _settle(self, span: Span) -> None:
@@ -267,9 +299,10 @@ class LeasedTaskQueue:
     def _pump(self) -> None:
         """Give out all that can be given out now."""
         self._is_pumping = False
+        self._ripen()
         if self._leases.may_grant and (self._results is None or self._results.has_room):
             for slot, lease in self._leases.grants(time.monotonic_ns()):
-                self._credit.leased(lease.span.chunk.arena, lease.span.tasks)
+                self._credit.leased(lease.span.chunk.account, lease.span.tasks)
                 self._send_lease(slot, lease)
         if self._credit.is_wanted:
             wanted = self._pace.chunk(self._credit.share)
@@ -279,13 +312,26 @@ class LeasedTaskQueue:
                     _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
         self._relief.look_later()
 
+    def _ripen(self) -> None:
+        """Have tasks wait again whose next attempt is due, and look again when the next one is."""
+        for span in self._leases.ripen(time.monotonic_ns()):
+            self._credit.leased(span.chunk.account, -span.tasks)
+        due_ns = self._leases.next_due_ns
+        if due_ns is not None and due_ns < self._alarm_ns:
+            self._alarm_ns = due_ns
+            self._loop.after((due_ns - time.monotonic_ns()) / 1e9, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_ns = NEVER
+        self._pump_soon()
+
     def _send_lease(self, slot: int, lease: Lease) -> None:
         span, chunk = lease.span, lease.span.chunk
         producer = self._producers[chunk.arena]
         message = wire.grant(
             wire.Grant(
                 chunk.codec, lease.number, chunk.arena, chunk.count, span.first, span.last, chunk.offset, chunk.size,
-                chunk.offered_ns, LEASE_NS, self._settled.get(slot, 0),
+                chunk.offered_ns, LEASE_NS, self._settled.get(slot, 0), self._leases.tries_left(span),
             )
         )  # fmt: skip
         if slot in producer.known_to:
@@ -296,21 +342,34 @@ class LeasedTaskQueue:
 
     # -- deaths --------------------------------------------------------------------------------------------
 
-    def _casualty(self, suspect: Suspect) -> Casualty:
+    def _casualty(self, suspect: Suspect, end: End) -> Casualty:
+        """Return the task that a dead consumer had in hand; keep it as a dead letter if it is given up."""
+        letter = self._letter(suspect.span, Cause.TIMEOUT if end.is_timeout else Cause.DEATH, end.slot)
         if suspect.is_dead_letter:
             self._dead_lettered += 1
         else:
-            self._redelivered += 1
-        chunk = suspect.chunk
+            self._redeliveries[RedeliveryReason.TIMEOUT if end.is_timeout else RedeliveryReason.DEATH] += 1
+            self._wait_again([suspect.span])
+        casualty = Casualty(task=letter.task, attempt=suspect.attempt, is_dead_letter=suspect.is_dead_letter)
+        if suspect.is_dead_letter and self._results is not None:
+            self._results.add_dead_letter(casualty)
+        elif suspect.is_dead_letter:
+            self._letters.add(replace(letter, error=end.how))
+        return casualty
+
+    def _letter(self, span: Span, cause: Cause, worker: str) -> DeadLetter:
+        """Return a letter on one task, of which nobody has yet said what it died of."""
+        chunk, place = span.chunk, span.first
+        attempts = (chunk.attempts or {}).get(place, 0) + (chunk.failures or {}).get(place, 0)
         window = Window(os.dup(self._producers[chunk.arena].memory))
         try:
-            task = likeness(chunk.codec, window.view(chunk.offset, chunk.size), chunk.count, suspect.place)
+            payload = window.view(chunk.offset, chunk.size)
+            codec, alone = _alone(chunk, payload, place)
+            task = likeness(chunk.codec, payload, chunk.count, place)
         finally:
             window.close()
-        casualty = Casualty(task=task, attempt=suspect.attempt, is_dead_letter=suspect.is_dead_letter)
-        if casualty.is_dead_letter and self._results is not None:
-            self._results.add_dead_letter(casualty)
-        return casualty
+        put_at = time.time() - (time.monotonic_ns() - chunk.offered_ns) / 1e9
+        return DeadLetter(cause, task, "", "", "", attempts, worker, put_at, time.time(), codec, alone)
 
     # -- for the supervisor --------------------------------------------------------------------------------
 
@@ -334,8 +393,12 @@ class LeasedTaskQueue:
             in_progress=counts.in_progress,
             unfinished=unfinished,
             lost=lost_in_transit,
-            redelivered=self._redelivered,
+            redelivered=self._redeliveries[RedeliveryReason.DEATH] + self._redeliveries[RedeliveryReason.TIMEOUT],
             dead_lettered=self._dead_lettered,
+            redeliveries=dict(self._redeliveries),
+            delayed=self._leases.delayed_tasks,
+            dead_letters=len(self._letters),
+            oldest_waiting_seconds=_seconds_since(self._leases.oldest_ns),
         )
 
     def dispose(self) -> None:
@@ -354,6 +417,17 @@ class LeasedTaskQueue:
         self._windows.clear()
         self._news = None  # or a ring would keep the ledger open until the next collection of garbage
         del self._relief  # likewise
+
+
+def _seconds_since(then_ns: int | None) -> float:
+    return (time.monotonic_ns() - then_ns) / 1e9 if then_ns is not None else 0.0
+
+
+def _alone(chunk: StoredChunk, payload: memoryview, place: int) -> tuple[Codec, bytes]:
+    try:
+        return alone(chunk.codec, payload, chunk.count, place)
+    except Exception:  # a worker's pickle can say anything; a letter that cannot be tried again is better than none
+        return Codec.APART, b""
 
 
 def _pairs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

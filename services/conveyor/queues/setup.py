@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
 from conveyor.ledger import Row
+from conveyor.queues.retries import Retries
 from conveyor.queues.seam import ResultSink, Watcher
 
 
@@ -22,4 +23,7 @@ class Setup:
     loop: Watcher
     producers: int
     max_attempts: int
+    retries: Retries
+    name: Callable[[int], str]
+    """A slot's, by its row."""
     results: ResultSink | None = None
