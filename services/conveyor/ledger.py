@@ -54,6 +54,7 @@ _CLOSED = 128
 CLOSED_LEASES = 128  # of each slot that are remembered; far more than a consumer is ever given ahead
 WORDS_PER_ROW = _CLOSED + CLOSED_LEASES
 _ROW = struct.Struct(f"{_READ}Q")
+_TOTALS = (*range(_DONE + 1), _ABANDONED, _PUT, _RETRIED, _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED)
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 _WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
@@ -70,6 +71,7 @@ class State(enum.IntEnum):
     STOPPING = 3
     FINISHED = 4  # the last store of a process that leaves because its work is over
     FAILED = 5  # the last store of one that leaves before that
+    LEFT = 6  # the last store of one that was asked to leave before that
 
 
 class Order(enum.IntEnum):
@@ -312,6 +314,18 @@ class Row:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
         self._words[_OFFERED] = self._words[_PUT]
 
+    def restore(self, words: bytes) -> None:
+        """Go on from the totals that `totals` returned of a row of an earlier run. For a row that was never used."""
+        for index, value in zip(_TOTALS, struct.unpack(f"{len(_TOTALS)}Q", words), strict=True):
+            self._words[index] = value
+        self._words[_OFFERED] = self._words[_PUT]
+        self._words[_LEASE_END] = self._passed() + self._words[_ABANDONED]
+
+    def totals(self, put: int) -> bytes:
+        """Return what outlives a run, of a row in which nobody is any more; `put` is known better elsewhere."""
+        self._words[_PUT] = put
+        return struct.pack(f"{len(_TOTALS)}Q", *(self._words[index] for index in _TOTALS))
+
     # -- read by anybody ----------------------------------------------------------------------------------
 
     def read(self, now_ns: int) -> Tally:
@@ -368,6 +382,12 @@ class Row:
         return Closed(passed, Flaw.NONE)
 
 
+def processed_in(totals: bytes) -> int:
+    """Return the tasks that were finished, of the totals of a row."""
+    words: tuple[int, ...] = struct.unpack(f"{len(_TOTALS)}Q", totals)
+    return sum(words[_FAILED:_WAITS]) + words[_DONE]
+
+
 def _elapsed(watch: int, now_ns: int) -> int:
     return max(0, now_ns - (watch ^ _RUNNING)) if watch & _RUNNING else watch
 
@@ -375,9 +395,9 @@ def _elapsed(watch: int, now_ns: int) -> int:
 class Rows(Sequence[Row]):
     """The rows of a ledger, each made when it is first asked for: a worker needs one of a thousand."""
 
-    def __init__(self, words: memoryview, number: int) -> None:
+    def __init__(self, words: memoryview) -> None:
         self._words = words
-        self._rows: list[Row | None] = [None] * number
+        self._rows: list[Row | None] = [None] * (len(words) // WORDS_PER_ROW - 1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -403,7 +423,7 @@ class Ledger:
     """
 
     def __init__(self, slots: int, memory: Descriptor | None = None) -> None:
-        size = 8 * WORDS_PER_ROW * (slots + 1)
+        size = self.size(slots)
         if memory is None:
             memory = Descriptor(os.memfd_create("conveyor-ledger", os.MFD_CLOEXEC))
             os.truncate(memory.number, size)
@@ -411,7 +431,12 @@ class Ledger:
         self._slots = slots
         weakref.finalize(self, memory.close)
         self._words = memoryview(mmap.mmap(memory.number, size)).cast("Q")
-        self.rows: Sequence[Row] = Rows(self._words, slots)
+        self.rows: Sequence[Row] = Rows(self._words)
+
+    @staticmethod
+    def size(slots: int) -> int:
+        """Return the bytes that a table with so many rows takes."""
+        return 8 * WORDS_PER_ROW * (slots + 1)
 
     @property
     def order(self) -> Order:

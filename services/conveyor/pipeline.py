@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from conveyor import logs
 from conveyor.cpus import usable_cpus
@@ -37,6 +37,7 @@ from conveyor.snapshot import Role
 from conveyor.supervisor import Plan, Supervisor
 from conveyor.worker import Consume, Produce
 
+RESUMES = ("skip", "position", "anew")
 Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
 """Something that watches a run from beside it: entered before the first worker starts, left after the last."""
 
@@ -44,8 +45,12 @@ Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
 class Producer:
     """An iterable factory: `function(*args, **kwargs)` is called in a process of its own; what it yields are tasks.
 
-    `name` is the worker slot's. `may_restart` says that the function may be called again after its process
-    died: only for producers that never end or that know where they were.
+    `name` is the worker slot's. `may_restart` says that the function may be called again after its process died.
+    `resume` says how it goes on then, and at the next start of a run with a spool, after so many tasks were put:
+
+    - "skip": it yields the same tasks each time; those that were put are passed over. The default.
+    - "position": it is called with `position=N` as well, the number of tasks that were put; 0 at first.
+    - "anew": it is called as if nothing had been put. The default with `may_restart`.
     """
 
     def __init__(
@@ -54,12 +59,18 @@ class Producer:
         *args: object,
         name: str | None = None,
         may_restart: bool = False,
+        resume: Literal["skip", "position", "anew"] | None = None,
         **kwargs: object,
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a producer must be a function that yields tasks, not {function!r}")
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"a producer's name must be a text, not {name!r}")
+        if resume not in (None, *RESUMES):
+            raise ConfigurationError(
+                f"a producer's resume: {resume!r} is not allowed; give one of {', '.join(RESUMES)}"
+            )
+        self.resume = resume or ("anew" if may_restart else "skip")
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -229,7 +240,7 @@ class Pipeline:
             else Slot(
                 name=name,
                 role=Role.PRODUCER,
-                work=functools.partial(_produce, producer, queue),
+                work=functools.partial(_produce, producer, queue, ledger),
                 queue=queue,
                 ledger=ledger,
                 index=index,
@@ -282,8 +293,11 @@ class Pipeline:
         _check_picklable("the consumer", self.consumer)
 
 
-def _produce(producer: Producer, queue: TaskQueue, slot: int) -> Produce:
-    return Produce(producer.function, producer.args, producer.kwargs, queue.outlet(slot))
+def _produce(producer: Producer, queue: TaskQueue, ledger: Ledger, slot: int) -> Produce:
+    put = ledger.rows[slot].read(0).put
+    kwargs = {**producer.kwargs, "position": put} if producer.resume == "position" else producer.kwargs
+    skip = put if producer.resume == "skip" else 0
+    return Produce(producer.function, producer.args, kwargs, queue.outlet(slot), skip)
 
 
 def _consume(function: Callable[[Any], object], queue: TaskQueue, keeps_results: bool, slot: int) -> Consume:

@@ -158,7 +158,7 @@ class Slot:
         self.process = self.pid = None
         process.close()
         self.last_exit_code = exit_code
-        if tally.state is State.FINISHED and casualty is None:
+        if tally.state in (State.FINISHED, State.LEFT) and casualty is None:
             self.death, self.finished = None, True
             return None
         if tally.offered > tally.put:
@@ -214,7 +214,8 @@ class Slot:
         """Return whether the process has said its last word and is still there after the grace."""
         tally = self.tally(now_ns)
         silent_seconds = (now_ns - tally.heartbeat_ns) / NANOSECONDS
-        return self.pid is not None and tally.state in (State.FINISHED, State.FAILED) and silent_seconds > grace_seconds
+        has_left = tally.state in (State.FINISHED, State.FAILED, State.LEFT)
+        return self.pid is not None and has_left and silent_seconds > grace_seconds
 
     def is_stopped(self) -> bool:
         """Return whether somebody has stopped the process, with SIGSTOP or a debugger."""
@@ -252,7 +253,7 @@ class Slot:
         if tally.state is State.STARTING:
             return WorkerState.STARTING
         stop = Order.STOP_PRODUCING if self.role is Role.PRODUCER else Order.STOP
-        if tally.state in (State.STOPPING, State.FINISHED, State.FAILED) or self._ledger.order >= stop:
+        if tally.state in (State.STOPPING, State.FINISHED, State.FAILED, State.LEFT) or self._ledger.order >= stop:
             return WorkerState.STOPPING
         if tally.is_blocked:
             return WorkerState.BLOCKED

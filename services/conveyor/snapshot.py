@@ -38,6 +38,8 @@ class Ending(enum.StrEnum):
     """Every producer had finished and every task that was left could be done."""
     DRAINED = "drained"
     """Asked to stop, and nothing was left unfinished."""
+    SUSPENDED = "suspended"
+    """Asked to stop, and what was left is in the spool, for the next start."""
     EXPIRED = "expired"
     """Asked to stop, and there was no more time for what was left."""
     BROKEN = "broken"

@@ -113,7 +113,8 @@ class Supervisor:
         """Start every worker, see the work through, and return what it came to."""
         try:
             for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
-                self._try_to_start(slot)
+                if not slot.over:
+                    self._try_to_start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
             self._advance()
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
@@ -128,7 +129,10 @@ class Supervisor:
         self._tell_unsaid()
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
+        if queue.spool is not None:
+            if self._ending is Ending.EXPIRED:
+                self._ending = Ending.SUSPENDED
+        elif self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
             self._lost_in_transit += queue.unfinished - queue.lost
         return self.statistics()
 
@@ -192,7 +196,7 @@ class Supervisor:
     def _is_all_done(self) -> bool:
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if queue.unfinished > queue.lost:
+        if queue.unfinished > queue.lost or self._plan.queue.is_writing():
             return False
         # Where a count is only inferred, what lies in the queue is believed more.
         inferred = self._roster.doubts or self._lost_in_transit
@@ -357,7 +361,7 @@ class Supervisor:
         queue = self.statistics().queue
         if ending is Ending.COMPLETE and self._phase is Phase.DRAINING:
             ending = Ending.DRAINED
-        if ending is Ending.EXPIRED and queue.unfinished <= queue.lost:
+        if ending is Ending.EXPIRED and queue.unfinished <= queue.lost and not self._plan.queue.is_writing():
             ending = Ending.DRAINED
         self._phase, self._ending = Phase.STOPPING, ending
         self._plan.ledger.order = Order.STOP

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from conveyor.descriptors import Descriptor
-from conveyor.ledger import Closed, Flaw, Row, Tally
+from conveyor.ledger import Closed, Flaw, Row, State, Tally
 from conveyor.queues import wire
-from conveyor.queues.arena import Window, new_memory
+from conveyor.queues.arena import NO_LIMIT, Arena, Window, new_memory
+from conveyor.queues.backlog import OWN_ARENA, Backlog, Incoming, LettersInSpool
 from conveyor.queues.codec import Codec, alone
 from conveyor.queues.credit import Credit
 from conveyor.queues.effigy import likeness
@@ -32,7 +33,8 @@ from conveyor.queues.relief import Relief
 from conveyor.queues.seam import Casualty, Counts, End, Intake, Outlet
 from conveyor.queues.setup import Setup
 from conveyor.queues.wire import Kind
-from conveyor.snapshot import QueueStatistics, RedeliveryReason
+from conveyor.snapshot import QueueStatistics, RedeliveryReason, Role
+from conveyor.spool.recovery import merged
 
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
@@ -52,8 +54,20 @@ class _Producer:
     line: socket.socket | None
     memory: int
     chunks: int = 0
+    window: Window | None = None
     known_to: set[int] = field(default_factory=set)
     """Slots of the consumers that have the memory mapped."""
+
+    def payload(self, chunk: StoredChunk) -> memoryview:
+        """Return what a chunk holds."""
+        if self.window is None:
+            self.window = Window(os.dup(self.memory))
+        return self.window.view(chunk.offset, chunk.size)
+
+    def close(self) -> None:
+        if self.window is not None:
+            self.window.close()
+        os.close(self.memory)
 
 
 class LeasedTaskQueue:
@@ -69,19 +83,27 @@ class LeasedTaskQueue:
         self._limit_bytes = LIMIT_BYTES // max(1, setup.producers)
         self._pace = Pace()
         self._leases = Leases(setup.max_attempts, self._pace, setup.retries)
-        self._credit = Credit(setup.capacity)
+        restored = setup.restored
+        self._credit = Credit(setup.capacity, restored.unfinished)
         self._producers: dict[int, _Producer] = {}  # by the number of their arena
-        self._arenas = 0
+        own = _Producer(-1, None, new_memory(), chunks=1)  # never without a chunk: it is never given back
+        self._producers[OWN_ARENA] = own
+        self._own = Arena(own.memory, NO_LIMIT)
+        self._arenas = OWN_ARENA
         self._arena_of: dict[int, int] = {}  # of the process in a slot
         self._consumers: dict[int, socket.socket] = {}
         self._handed_over: dict[int, list[Descriptor]] = {}
-        self._unsettled = 0
+        self._unsettled = restored.unfinished
         self._results = setup.results
         self._windows: dict[int, Window] = {}
         """The memory in which a consumer keeps its results."""
         self._settled: dict[int, int] = {}
         self._name = setup.name
         self._letters: DeadLetters = LettersInMemory()
+        self._backlog: Backlog | None = None
+        if setup.spool is not None:
+            self._backlog = Backlog(setup.spool, restored, self._own, setup.loop, self._pump_soon)
+            self._letters = LettersInSpool(self._backlog)
         self._told: dict[int, wire.Failed] = {}
         """How a task raised, of which a consumer is about to report."""
         self._alarm_ns = NEVER
@@ -89,12 +111,16 @@ class LeasedTaskQueue:
         self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
         # Written here, read by any thread.
-        self._redeliveries = dict.fromkeys(RedeliveryReason, 0)
-        self._dead_lettered = 0
+        self._redeliveries = {reason: restored.run.redeliveries.get(reason, 0) for reason in RedeliveryReason}
+        self._dead_lettered = restored.run.dead_lettered
+        self._added = restored.run.added
+        """Tasks beyond those that producers have put: dead letters that are tried again."""
 
     # -- processes come and go -----------------------------------------------------------------------------
 
     def outlet(self, slot: int) -> Outlet:
+        if self._backlog is not None:
+            self._backlog.enrol(slot, self._name(slot), Role.PRODUCER)
         self._arenas += 1
         ours, theirs = pair()
         producer = _Producer(slot, ours, new_memory())
@@ -106,6 +132,8 @@ class LeasedTaskQueue:
         return LeasedOutlet(theirs, Descriptor(producer.memory), self._limit_bytes)
 
     def intake(self, slot: int) -> Intake:
+        if self._backlog is not None:
+            self._backlog.enrol(slot, self._name(slot), Role.CONSUMER)
         ours, theirs = pair()
         self._consumers[slot] = ours
         self._loop.watch(ours.fileno(), functools.partial(self._on_consumer, slot, ours))
@@ -126,6 +154,8 @@ class LeasedTaskQueue:
     def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         if slot in self._arena_of:
             self._bury_producer(self._arena_of.pop(slot))
+            if self._backlog is not None and tally.state is State.FINISHED:
+                self._backlog.finish_producer(slot)
             return None
         line = self._consumers.pop(slot, None)
         if line is None:
@@ -143,6 +173,10 @@ class LeasedTaskQueue:
         self._rescue_results(slot, closed.done + (closed.flaw is Flaw.FINAL))
         casualty = self._casualty(back.suspect, end) if back.suspect else None
         self._take_back(back, self._told.pop(slot, None), end.slot)
+        if self._backlog is not None:
+            if back.suspect is not None:
+                self._backlog.touch(back.suspect.span.chunk)
+            self._backlog.settle(slot, self._leases.last_number(slot))
         return casualty
 
     def _bury_producer(self, arena: int) -> None:
@@ -150,6 +184,7 @@ class LeasedTaskQueue:
         if producer is not None and producer.line is not None:
             while self._read_producer(arena, producer, producer.line):
                 pass
+            self._write()  # so that what it has put counts before anybody asks whether all is done
             self._close_producer(arena, producer)
         self._pump_soon()
 
@@ -167,7 +202,7 @@ class LeasedTaskQueue:
             return
         del self._producers[arena]
         self._credit.forget(arena)
-        os.close(producer.memory)
+        producer.close()
         for slot in producer.known_to & self._consumers.keys():  # the one that is being buried is not among them
             with contextlib.suppress(BlockingIOError):  # one that is stopped keeps its mapping
                 _send(self._consumers[slot], wire.forget(arena))
@@ -194,15 +229,44 @@ class LeasedTaskQueue:
                 arena, offer.chunk, _CODECS[offer.codec], offer.tasks, offer.offset, offer.size, offer.offered_ns,
                 offer.tasks, account=arena,
             )  # fmt: skip
-            self._leases.accept(chunk)
-            self._credit.offered(arena, offer.tasks)
             producer.chunks += 1
             self._unsettled += offer.tasks
-            self._rows[producer.slot].accept(offer.tasks)
+            if self._backlog is None:
+                self._leases.accept(chunk)
+                self._count_put(producer, chunk)
+            else:
+                payload = producer.payload(chunk)
+                self._backlog.offer(Incoming(chunk, producer.slot, payload))
             if not offer.wants:
                 return True
         self._credit.want(arena)
         return True
+
+    def _count_put(self, producer: _Producer, chunk: StoredChunk) -> None:
+        self._credit.offered(chunk.account, chunk.count)
+        self._rows[producer.slot].accept(chunk.count)
+
+    def _write(self) -> None:
+        """Write what producers have offered into the spool, and accept it."""
+        if self._backlog is None:
+            return
+        for incoming in self._backlog.write():
+            chunk = incoming.chunk
+            producer = self._producers[chunk.arena]
+            if self._backlog.keep_in_memory(chunk):
+                self._leases.accept(chunk)
+            else:
+                self._free(chunk)
+            self._count_put(producer, chunk)
+
+    def _load(self) -> None:
+        """Have some of what is on disk alone in memory, if there is room."""
+        if self._backlog is None:
+            return
+        for chunk, done in self._backlog.load():
+            self._leases.accept(chunk, done)
+        if self._backlog.tasks_on_disk and self._leases.may_want:
+            self._pump_soon()  # so few, or so small, that consumers are through with them before anything happens
 
     def _on_consumer(self, slot: int, line: socket.socket) -> None:
         if not self._read_consumer(slot, line):
@@ -232,6 +296,8 @@ class LeasedTaskQueue:
         if back is not None:
             self._read_results(slot, report.results)
             self._settled[slot] = report.number
+            if self._backlog is not None:
+                self._backlog.settle(slot, report.number)
             self._relief.reported(slot)
             self._pace.learn(report.done + report.has_failed, report.took_ns)
             self._take_back(back, told, self._name(slot))
@@ -261,6 +327,8 @@ class LeasedTaskQueue:
             self._settle(span)
 
     def _take_failed(self, failed: Failed, told: wire.Failed | None, worker: str) -> None:
+        if self._backlog is not None:
+            self._backlog.touch(failed.span.chunk)
         if not failed.is_final:
             self._redeliveries[RedeliveryReason.ERROR] += 1
         elif self._results is None:  # else whoever reads the results has it
@@ -276,18 +344,30 @@ class LeasedTaskQueue:
 
     def _settle(self, span: Span) -> None:
         """Take note that these tasks are over."""
+        chunk = span.chunk
         self._unsettled -= span.tasks
-        if not span.chunk.left and not span.chunk.is_freed:
-            span.chunk.is_freed = True
-            arena = span.chunk.arena
-            producer = self._producers[arena]
-            producer.chunks -= 1
-            if producer.line is None:
-                self._forget(arena, producer)
-            else:
-                self._credit.freed(arena, span.chunk.number)
+        if self._backlog is not None:
+            chunk.done = merged([*chunk.done, (span.first, span.last)])
+            self._backlog.touch(chunk)
+        if not chunk.left and not chunk.is_freed:
+            self._free(chunk)
+            if self._backlog is not None:
+                self._backlog.end(chunk)
         if not self._unsettled and self._news is not None:
             self._news()
+
+    def _free(self, chunk: StoredChunk) -> None:
+        """Give the memory of a chunk back."""
+        chunk.is_freed = True
+        if chunk.arena == OWN_ARENA:
+            self._own.free(chunk.offset, chunk.size)
+            return
+        producer = self._producers[chunk.arena]
+        producer.chunks -= 1
+        if producer.line is None:
+            self._forget(chunk.arena, producer)
+        else:
+            self._credit.freed(chunk.arena, chunk.number)
 
     # -- what they are told --------------------------------------------------------------------------------
 
@@ -299,18 +379,24 @@ class LeasedTaskQueue:
     def _pump(self) -> None:
         """Give out all that can be given out now."""
         self._is_pumping = False
+        self._write()
+        self._load()
         self._ripen()
-        if self._leases.may_grant and (self._results is None or self._results.has_room):
+        if self._may_grant and (self._results is None or self._results.has_room):
             for slot, lease in self._leases.grants(time.monotonic_ns()):
                 self._credit.leased(lease.span.chunk.account, lease.span.tasks)
                 self._send_lease(slot, lease)
-        if self._credit.is_wanted:
+        if self._credit.is_wanted and not (self._backlog is not None and self._backlog.is_stuck):
             wanted = self._pace.chunk(self._credit.share)
             for answer in self._credit.answers(wanted):
                 line = self._producers[answer.producer].line
                 if line is not None:
                     _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
         self._relief.look_later()
+
+    @property
+    def _may_grant(self) -> bool:
+        return self._leases.may_grant and (self._backlog is None or self._backlog.may_grant)
 
     def _ripen(self) -> None:
         """Have tasks wait again whose next attempt is due, and look again when the next one is."""
@@ -326,6 +412,8 @@ class LeasedTaskQueue:
         self._pump_soon()
 
     def _send_lease(self, slot: int, lease: Lease) -> None:
+        if self._backlog is not None:
+            self._backlog.give(slot, lease)
         span, chunk = lease.span, lease.span.chunk
         producer = self._producers[chunk.arena]
         message = wire.grant(
@@ -361,13 +449,9 @@ class LeasedTaskQueue:
         """Return a letter on one task, of which nobody has yet said what it died of."""
         chunk, place = span.chunk, span.first
         attempts = (chunk.attempts or {}).get(place, 0) + (chunk.failures or {}).get(place, 0)
-        window = Window(os.dup(self._producers[chunk.arena].memory))
-        try:
-            payload = window.view(chunk.offset, chunk.size)
-            codec, alone = _alone(chunk, payload, place)
-            task = likeness(chunk.codec, payload, chunk.count, place)
-        finally:
-            window.close()
+        payload = self._producers[chunk.arena].payload(chunk)
+        codec, alone = _alone(chunk, payload, place)
+        task = likeness(chunk.codec, payload, chunk.count, place)
         put_at = time.time() - (time.monotonic_ns() - chunk.offered_ns) / 1e9
         return DeadLetter(cause, task, "", "", "", attempts, worker, put_at, time.time(), codec, alone)
 
@@ -381,11 +465,14 @@ class LeasedTaskQueue:
     def resume(self) -> None:
         self._pump_soon()
 
+    def is_writing(self) -> bool:
+        return self._backlog is not None and self._backlog.is_writing
+
     def is_empty(self) -> bool:
-        return self._leases.is_empty
+        return self._leases.is_empty and not (self._backlog is not None and self._backlog.tasks_on_disk)
 
     def statistics(self, counts: Counts, lost_in_transit: int) -> QueueStatistics:
-        unfinished = max(0, counts.put - counts.processed - self._dead_lettered)
+        unfinished = max(0, counts.put + self._added - counts.processed - self._dead_lettered)
         return QueueStatistics(
             name=self.kind,
             capacity=self.capacity,
@@ -398,16 +485,19 @@ class LeasedTaskQueue:
             redeliveries=dict(self._redeliveries),
             delayed=self._leases.delayed_tasks,
             dead_letters=len(self._letters),
+            spool=self._backlog.statistics() if self._backlog is not None else None,
             oldest_waiting_seconds=_seconds_since(self._leases.oldest_ns),
         )
 
     def dispose(self) -> None:
+        if self._backlog is not None:
+            self._backlog.flush()
         for slot in list(self._handed_over):
             self.started(slot)
         for producer in self._producers.values():
             if producer.line is not None:
                 self._hang_up(producer.line)
-            os.close(producer.memory)
+            producer.close()
         for line in self._consumers.values():
             self._hang_up(line)
         for window in self._windows.values():

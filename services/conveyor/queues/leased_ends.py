@@ -16,7 +16,7 @@ from collections import deque
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.queues import wire
-from conveyor.queues.arena import Arena, Window
+from conveyor.queues.arena import NO_LIMIT, Arena, Window
 from conveyor.queues.codec import Chunk, Codec
 from conveyor.queues.pace import MAX_LEASE_TASKS
 from conveyor.queues.seam import Failure, Lease, QueueEndedError
@@ -30,7 +30,6 @@ TABLE_BYTES = 16 * MAX_LEASE_TASKS
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CLOSE_ON_EXEC_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _CODECS = tuple(Codec)
-NO_LIMIT = 1 << 62  # bytes
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
 
 

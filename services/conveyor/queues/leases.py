@@ -52,6 +52,8 @@ class StoredChunk:
     """Whose credit it counts against while it waits."""
     key: int = 0
     """Its number in the spool; 0 without one."""
+    done: list[tuple[int, int]] = field(default_factory=list)
+    """With a spool, the places that are over, as (first, last)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -205,6 +207,11 @@ class Leases:
     def may_grant(self) -> bool:
         """Return whether there is something to give, and somebody who can take it."""
         return bool((self._waiting or self._suspects) and (self._idle or self._hungry))
+
+    @property
+    def may_want(self) -> bool:
+        """Return whether somebody could take more than there is."""
+        return bool(self._idle or self._hungry) and not self._waiting
 
     def grants(self, now_ns: int) -> Iterator[tuple[int, Lease]]:
         """Yield (slot, lease) for all that can be given out now."""

@@ -180,6 +180,9 @@ class TaskQueue(Protocol):
     def resume(self) -> None:
         """Go on, now that there is room for results again."""
 
+    def is_writing(self) -> bool:
+        """Return whether something that a producer has sent is not accepted yet."""
+
     def is_empty(self) -> bool:
         """Return whether nothing lies between the producers and the consumers' hands."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 
 from conveyor.ledger import Row
 from conveyor.queues.retries import Retries
 from conveyor.queues.seam import ResultSink, Watcher
+from conveyor.spool.folder import Spool
+from conveyor.spool.settling import Restored
+from conveyor.spool.store import RunRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,6 @@ class Setup:
     name: Callable[[int], str]
     """A slot's, by its row."""
     results: ResultSink | None = None
+    spool: Spool | None = None
+    restored: Restored = field(default_factory=lambda: Restored(RunRow()))
+    """What an earlier run left in the spool."""

@@ -102,6 +102,9 @@ class StdlibTaskQueue(abc.ABC):
     def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None
 
+    def is_writing(self) -> bool:
+        return False
+
     def is_empty(self) -> bool:
         return self.queue.empty()
 
