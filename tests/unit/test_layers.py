@@ -26,6 +26,7 @@ LAYERS = [
     ["bench.marks", "bench.jobs", "bench.sessions"],
     ["bench"],
     ["targets", "workloads.kitchen", "workloads.checksum", "live", "control"],
+    ["steering", "sockets"],
     ["workloads"],
     ["imap"],
     ["pipeline"],
