@@ -1,7 +1,8 @@
-"""The control socket: how `conveyor status` speaks to a run on the same machine.
+"""The control socket: how `conveyor status`, `scale` and the others speak to a run on the same machine.
 
 A Unix socket of mode 0600 in a folder of mode 0700, answered in the supervisor's loop; whoever is not this user
-or root is refused. One line asks, one line of JSON answers. Nothing on the network can reach it.
+or root is refused. One line asks (`steering.py` has what), one line of JSON answers. Nothing on the network can reach
+it.
 
 What happens when a run is SIGKILLed: its socket file stays, and the next client that finds it dead removes it.
 """
@@ -9,19 +10,18 @@ What happens when a run is SIGKILLed: its socket file stays, and the next client
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from conveyor.errors import ControlError
+from conveyor import sockets, steering
+from conveyor.errors import ConfigurationError, ControlError
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.snapshot import RunStatistics, from_plain
@@ -34,19 +34,6 @@ MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
-
-
-def folder() -> Path:
-    """Return where the sockets of this user's runs are."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "conveyor" if runtime else Path(f"/tmp/conveyor-{os.getuid()}")
-
-
-def _check_folder() -> None:
-    """Raise `OSError` unless the folder is this user's alone: others can make one of its name below /tmp."""
-    status = folder().lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder()} is not a folder of this user alone; remove it, or set its mode to 0700")
 
 
 # -- the run's side ----------------------------------------------------------------------------------------
@@ -93,13 +80,8 @@ class ControlServer:
         if data and b"\n" not in client.request and len(client.request) < MAX_REQUEST_BYTES:
             return
         self._loop.unwatch(client.socket.fileno())
-        client.answer = json.dumps(self._answer(client.request)).encode() + b"\n"
+        client.answer = json.dumps(steering.answer(self._supervisor, client.request)).encode() + b"\n"
         self._send(client)
-
-    def _answer(self, request: bytes) -> dict[str, object]:
-        if request.strip() == b"status":
-            return {"ok": dataclasses.asdict(self._supervisor.statistics())}
-        return {"error": f"{request[:40]!r} is not a request; allowed: status"}
 
     def _send(self, client: Client) -> None:
         if client not in self._clients:
@@ -131,7 +113,7 @@ class ControlServer:
 @contextlib.contextmanager
 def serving(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
     """Answer on the control socket while the run lasts; without one, if none can be made, the run goes on."""
-    path = folder() / f"{os.getpid()}.sock"
+    path = sockets.folder() / f"{os.getpid()}.sock"
     try:
         listener = _listen(path)
     except OSError as error:
@@ -148,7 +130,7 @@ def serving(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
 
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_folder()
+    sockets.check(path.parent)
     unready = path.with_suffix(".new")
     unready.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -167,7 +149,7 @@ def _listen(path: Path) -> socket.socket:
 def _is_allowed(client: socket.socket) -> bool:
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (os.getuid(), 0)
+    return uid in (os.getuid(), sockets.ROOT)
 
 
 # -- the client's side -------------------------------------------------------------------------------------
@@ -175,27 +157,73 @@ def _is_allowed(client: socket.socket) -> bool:
 
 def status(pid: int | None) -> RunStatistics:
     """Return the statistics of this user's run, or of the one with this pid. Raises `ControlError`."""
-    path = _only_run() if pid is None else folder() / f"{pid}.sock"
-    answer = _ask(path, b"status") if path is not None else None
-    if answer is None:
-        which = f"with pid {pid} " if pid is not None else ""
-        raise ControlError(f"no run {which}answers in {folder()}; start one with `conveyor run`")
+    answer = ask("status", pid)
     try:
         return from_plain(answer)
     except (TypeError, KeyError, ValueError) as error:
-        raise ControlError(f"{path}: the answer is not understood: is the run of another version?") from error
+        raise ControlError("the run's answer is not understood: is it of another version?") from error
+
+
+def steer(request: str, pid: int | None) -> str:
+    """Have this user's run, or the one with this pid, do something; return what it did. Raises what `ask` raises."""
+    return str(ask(request, pid).get(steering.DID, ""))
+
+
+def drain(pid: int | None) -> tuple[str, int]:
+    """Drain a run; return what it did, and a descriptor that is readable once its process has ended."""
+    path = _find(pid)
+    try:
+        ending = os.pidfd_open(int(path.stem))  # before we ask: it may be quick
+    except ProcessLookupError:
+        raise _no_run(pid) from None
+    try:
+        return str(_asked(path, "drain", pid).get(steering.DID, "")), ending
+    except ControlError:
+        os.close(ending)
+        raise
+
+
+def ask(request: str, pid: int | None) -> dict[str, object]:
+    """Return what this user's run answers, or the one with this pid.
+
+    Raises `ControlError` if there is none, or it does not answer, or cannot do it now, and `ConfigurationError` if it
+    could never do it.
+    """
+    return _asked(_find(pid), request, pid)
+
+
+def _asked(path: Path, request: str, pid: int | None) -> dict[str, object]:
+    answer = _ask(path, request.encode())
+    if answer is None:
+        raise _no_run(pid)
+    return answer
+
+
+def _no_run(pid: int | None) -> ControlError:
+    if pid is not None:
+        return ControlError(f"no run with pid {pid} answers; start one with `conveyor run`")
+    others = " (one of another user: --pid N)" if os.getuid() == sockets.ROOT else ""
+    return ControlError(f"no run answers in {sockets.folder()}; start one with `conveyor run`{others}")
+
+
+def _find(pid: int | None) -> Path:
+    """Return where the run listens, at least until a moment ago."""
+    try:
+        path = _only_run() if pid is None else sockets.of_run(pid)
+    except FileNotFoundError:
+        path = None
+    except OSError as error:
+        raise ControlError(str(error)) from error
+    if path is None:
+        raise _no_run(pid)
+    return path
 
 
 def _only_run() -> Path | None:
-    """Return the socket of the one run that there is, if any."""
-    try:
-        _check_folder()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ControlError(str(error)) from error
+    """Return the socket of the one run that there is, if any. Raises `OSError` if the folder is not ours alone."""
+    sockets.check(sockets.folder())
     paths = []
-    for path in sorted(folder().glob("*.sock")):
+    for path in sorted(sockets.folder().glob("*.sock")):
         if (client := _connect(path)) is not None:
             client.close()
             paths.append(path)
@@ -237,6 +265,8 @@ def _ask(path: Path, request: bytes) -> dict[str, object] | None:
     match answer:
         case {"ok": dict(ok)}:
             return ok
+        case {"error": str(reason), "exit_code": ConfigurationError.exit_code}:
+            raise ConfigurationError(reason)
         case {"error": str(reason)}:
             raise ControlError(f"{path}: {reason}")
         case None:

@@ -135,6 +135,8 @@ class Since:
 
 def _title(run: RunStatistics) -> Text:
     line = Text.assemble((run.name, "bold"), f"  {run.queue.name} queue  {run.phase}  {_duration(run.elapsed_seconds)}")
+    if run.queue.is_paused:
+        line.append("  paused", "bold yellow")
     if run.trouble:
         line.append(f"\n{run.trouble}", "bold red")
     return line

@@ -128,7 +128,10 @@ class Death:
     @property
     def how(self) -> str:
         """The exit code or signal, for people."""
-        return how_ended(self.exit_code)
+        how = how_ended(self.exit_code)
+        if self.cause is RestartReason.HEARTBEAT:
+            return f"{how}: its task took longer than the task timeout"
+        return how
 
 
 @dataclass(frozen=True, slots=True)

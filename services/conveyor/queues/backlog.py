@@ -20,19 +20,18 @@ from conveyor.ledger import CLOSED_LEASES
 from conveyor.logs import fields
 from conveyor.queues.arena import Arena
 from conveyor.queues.codec import Codec
-from conveyor.queues.leases import Lease, StoredChunk
+from conveyor.queues.leases import OWN_ARENA, Lease, Span, StoredChunk
 from conveyor.queues.letters import DeadLetter
 from conveyor.queues.seam import Watcher
 from conveyor.snapshot import Role, SpoolStatistics
 from conveyor.spool.folder import Spool
 from conveyor.spool.leasebook import Entry
-from conveyor.spool.recovery import Progress, Ranges
+from conveyor.spool.recovery import Progress, Ranges, merged
 from conveyor.spool.settling import Restored
 from conveyor.spool.store import Changes, ChunkRow, SlotRow, StoreError
 
 log = logging.getLogger(__name__)
 
-OWN_ARENA = 0
 # In memory, whether they wait or are leased; more are on disk alone. Arbitrary: much beside what consumers do in the
 # time that it takes to load more, little beside what a container has.
 MAX_CHUNKS, MAX_BYTES = 4096, 32 << 20
@@ -111,11 +110,11 @@ class Backlog:
             raise OSError(errno.EIO, f"the spool cannot be written: {error}") from error
         self._enrolled.add(row)
 
-    def offer(self, incoming: Incoming) -> None:
-        """Take a chunk, to be written with the next."""
+    def offer(self, chunk: StoredChunk, row: int, payload: memoryview) -> None:
+        """Take a chunk of the producer in that row, to be written with the next."""
         self._key += 1
-        incoming.chunk.key = self._key
-        self._incoming.append(incoming)
+        chunk.key = self._key
+        self._incoming.append(Incoming(chunk, row, payload))
 
     def write(self) -> list[Incoming]:
         """Write what there is to write, if it is time to; return the chunks that are accepted by that."""
@@ -243,6 +242,11 @@ class Backlog:
         """Take note that it is known what the leases of a slot up to this number came to."""
         self.changes.settled[slot] = number
         self._write_soon()
+
+    def finish(self, span: Span) -> None:
+        """Take note that these tasks are over."""
+        span.chunk.done = merged([*span.chunk.done, (span.first, span.last)])
+        self.touch(span.chunk)
 
     def touch(self, chunk: StoredChunk) -> None:
         """Take note of how far a chunk has come, and what its tasks have been through."""

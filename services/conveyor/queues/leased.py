@@ -16,17 +16,17 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from conveyor.descriptors import Descriptor
 from conveyor.ledger import Closed, Flaw, Row, State, Tally
 from conveyor.queues import wire
 from conveyor.queues.arena import NO_LIMIT, Arena, Window, new_memory
-from conveyor.queues.backlog import OWN_ARENA, Backlog, Incoming, LettersInSpool
 from conveyor.queues.codec import Codec, alone
 from conveyor.queues.credit import Credit
 from conveyor.queues.effigy import likeness
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet, pair
-from conveyor.queues.leases import Failed, Lease, Leases, Returned, Span, StoredChunk, Suspect
+from conveyor.queues.leases import OWN_ARENA, Failed, Lease, Leases, Returned, Span, StoredChunk, Suspect
 from conveyor.queues.letters import Cause, DeadLetter, DeadLetters, LettersInMemory
 from conveyor.queues.pace import LEASE_NS, Pace
 from conveyor.queues.relief import Relief
@@ -34,11 +34,13 @@ from conveyor.queues.seam import Casualty, Counts, End, Intake, Outlet
 from conveyor.queues.setup import Setup
 from conveyor.queues.wire import Kind
 from conveyor.snapshot import QueueStatistics, RedeliveryReason, Role
-from conveyor.spool.recovery import merged
 
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
 LIMIT_BYTES = 64 << 20
+
+if TYPE_CHECKING:
+    from conveyor.queues.backlog import Backlog
 
 NEVER = 1 << 62  # nanoseconds
 UNTOLD = wire.Failed("unknown", "its consumer died before it could tell", "")
@@ -75,6 +77,7 @@ class LeasedTaskQueue:
 
     kind = "leased"
     can_break = False
+    can_be_steered = True
 
     def __init__(self, setup: Setup) -> None:
         self.capacity = setup.capacity
@@ -84,7 +87,8 @@ class LeasedTaskQueue:
         self._pace = Pace()
         self._leases = Leases(setup.max_attempts, self._pace, setup.retries)
         restored = setup.restored
-        self._credit = Credit(setup.capacity, restored.unfinished)
+        self._unsettled = restored.unfinished if restored is not None else 0
+        self._credit = Credit(setup.capacity, self._unsettled)
         self._producers: dict[int, _Producer] = {}  # by the number of their arena
         own = _Producer(-1, None, new_memory(), chunks=1)  # never without a chunk: it is never given back
         self._producers[OWN_ARENA] = own
@@ -93,7 +97,6 @@ class LeasedTaskQueue:
         self._arena_of: dict[int, int] = {}  # of the process in a slot
         self._consumers: dict[int, socket.socket] = {}
         self._handed_over: dict[int, list[Descriptor]] = {}
-        self._unsettled = restored.unfinished
         self._results = setup.results
         self._windows: dict[int, Window] = {}
         """The memory in which a consumer keeps its results."""
@@ -101,7 +104,10 @@ class LeasedTaskQueue:
         self._name = setup.name
         self._letters: DeadLetters = LettersInMemory()
         self._backlog: Backlog | None = None
-        if setup.spool is not None:
+        if setup.spool is not None and restored is not None:
+            # Imported only where it is used: SQLite takes as long to import as the rest of a worker.
+            from conveyor.queues.backlog import Backlog, LettersInSpool
+
             self._backlog = Backlog(setup.spool, restored, self._own, setup.loop, self._pump_soon)
             self._letters = LettersInSpool(self._backlog)
         self._told: dict[int, wire.Failed] = {}
@@ -110,10 +116,13 @@ class LeasedTaskQueue:
         self._news: Callable[[], None] | None = None
         self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
+        self._is_paused = False
         # Written here, read by any thread.
-        self._redeliveries = {reason: restored.run.redeliveries.get(reason, 0) for reason in RedeliveryReason}
-        self._dead_lettered = restored.run.dead_lettered
-        self._added = restored.run.added
+        self._redeliveries = dict.fromkeys(RedeliveryReason, 0)
+        self._dead_lettered = self._added = 0
+        if restored is not None:
+            self._redeliveries |= {RedeliveryReason(name): n for name, n in restored.run.redeliveries.items()}
+            self._dead_lettered, self._added = restored.run.dead_lettered, restored.run.added
         """Tasks beyond those that producers have put: dead letters that are tried again."""
 
     # -- processes come and go -----------------------------------------------------------------------------
@@ -235,8 +244,7 @@ class LeasedTaskQueue:
                 self._leases.accept(chunk)
                 self._count_put(producer, chunk)
             else:
-                payload = producer.payload(chunk)
-                self._backlog.offer(Incoming(chunk, producer.slot, payload))
+                self._backlog.offer(chunk, producer.slot, producer.payload(chunk))
             if not offer.wants:
                 return True
         self._credit.want(arena)
@@ -347,8 +355,7 @@ class LeasedTaskQueue:
         chunk = span.chunk
         self._unsettled -= span.tasks
         if self._backlog is not None:
-            chunk.done = merged([*chunk.done, (span.first, span.last)])
-            self._backlog.touch(chunk)
+            self._backlog.finish(span)
         if not chunk.left and not chunk.is_freed:
             self._free(chunk)
             if self._backlog is not None:
@@ -382,7 +389,8 @@ class LeasedTaskQueue:
         self._write()
         self._load()
         self._ripen()
-        if self._may_grant and (self._results is None or self._results.has_room):
+        is_open = not self._is_paused and (self._results is None or self._results.has_room)
+        if is_open and self._may_grant:
             for slot, lease in self._leases.grants(time.monotonic_ns()):
                 self._credit.leased(lease.span.chunk.account, lease.span.tasks)
                 self._send_lease(slot, lease)
@@ -462,7 +470,17 @@ class LeasedTaskQueue:
         if not self._unsettled:
             news()
 
+    def notice_room(self) -> None:
+        self._pump_soon()
+
+    def retire(self, slot: int) -> None:
+        self._leases.retire(slot)
+
+    def pause(self) -> None:
+        self._is_paused = True
+
     def resume(self) -> None:
+        self._is_paused = False
         self._pump_soon()
 
     def is_writing(self) -> bool:
@@ -485,8 +503,9 @@ class LeasedTaskQueue:
             redeliveries=dict(self._redeliveries),
             delayed=self._leases.delayed_tasks,
             dead_letters=len(self._letters),
-            spool=self._backlog.statistics() if self._backlog is not None else None,
             oldest_waiting_seconds=_seconds_since(self._leases.oldest_ns),
+            is_paused=self._is_paused,
+            spool=self._backlog.statistics() if self._backlog is not None else None,
         )
 
     def dispose(self) -> None:

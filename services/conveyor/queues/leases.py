@@ -25,6 +25,7 @@ from conveyor.queues.retries import Retries
 # if all together are few tasks.
 AHEAD_LEASES = 2
 AHEAD_TASKS = 32
+OWN_ARENA = 0  # the number of the queue's own; producers' have others
 _TASKS = operator.attrgetter("tasks")
 
 
@@ -134,6 +135,8 @@ class Leases:
         self._numbers: dict[int, int] = {}
         self._idle: dict[int, Holder] = {}  # as ordered sets: who has waited longest comes first
         self._hungry: dict[int, Holder] = {}
+        self._leaving: set[int] = set()
+        """Slots whose process gets nothing more."""
         self._held_tasks = 0
         self.waiting_tasks = 0
         """Tasks that nobody holds, and that are due."""
@@ -181,6 +184,12 @@ class Leases:
         """The time at which the first of the tasks that wait, and are due, was offered. Safe from any thread."""
         seen = [span.chunk.offered_ns for waiting in (self._waiting, self._suspects) for span in _first(waiting)]
         return min(seen, default=None)
+
+    def retire(self, slot: int) -> None:
+        """Give nothing more to the process in the slot, ready or not, until it is buried."""
+        self._leaving.add(slot)
+        self._idle.pop(slot, None)
+        self._hungry.pop(slot, None)
 
     # -- giving --------------------------------------------------------------------------------------------
 
@@ -248,6 +257,8 @@ class Leases:
         slot = holder.slot
         self._idle.pop(slot, None)
         self._hungry.pop(slot, None)
+        if slot in self._leaving:
+            return
         if not holder.leases:
             holder.is_isolated = False
             self._idle[slot] = holder
@@ -284,6 +295,7 @@ class Leases:
 
         Only that one can have been begun. `is_in_task`: it died in the task behind those.
         """
+        self._leaving.discard(slot)
         back, holder = Returned(), self._holders.pop(slot, None)
         if holder is None:
             return back

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING
 
 from conveyor.ledger import Row
 from conveyor.queues.retries import Retries
 from conveyor.queues.seam import ResultSink, Watcher
-from conveyor.spool.folder import Spool
-from conveyor.spool.settling import Restored
-from conveyor.spool.store import RunRow
+
+if TYPE_CHECKING:
+    from conveyor.spool.folder import Spool
+    from conveyor.spool.settling import Restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +33,5 @@ class Setup:
     """A slot's, by its row."""
     results: ResultSink | None = None
     spool: Spool | None = None
-    restored: Restored = field(default_factory=lambda: Restored(RunRow()))
-    """What an earlier run left in the spool."""
+    restored: Restored | None = None
+    """What an earlier run left in the spool, if there is one."""

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from conveyor.descriptors import Descriptor
@@ -36,6 +36,7 @@ class Spool:
         with self._complaining():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock()
+            self._opened("tasks.db", os.O_CREAT)  # so that nobody else may read it; SQLite would let them
             self._store = Store(folder / "tasks.db", sync)
 
     @property
@@ -87,10 +88,10 @@ class Spool:
 
     # -- going on where an earlier run ended ---------------------------------------------------------------
 
-    def begin(self, name: str, places: Callable[[str], int | None], spare: int) -> Restored:
+    def begin(self, name: str, places: Mapping[str, int], spare: int) -> Restored:
         """Settle what an earlier run left, and have a ledger that goes on from it. Raises `ConfigurationError`.
 
-        `name` is the pipeline's: another one's tasks are not touched. `places` says which row a slot of that name gets;
+        `name` is the pipeline's: another one's tasks are not touched. `places` has the rows of slots by their names;
         those that are no more get one from `spare` on.
         """
         with self._complaining():
@@ -98,9 +99,10 @@ class Spool:
             for old in (*self.folder.glob("ledger-*"), *self.folder.glob("leases-*"), *self.folder.glob("new-*")):
                 old.unlink()
             rows = spare + len(restored.slots)
-            self.ledger_memory = Descriptor(self._file("new-ledger", Ledger.size(rows)))
+            memory = Descriptor(self._file("new-ledger", Ledger.size(rows)))
             self.book = LeaseBook(self._file("new-leases", LeaseBook.size(rows)))
-            self.ledger = Ledger(rows, self.ledger_memory)
+            self.ledger = Ledger(rows, memory)
+            self._held.remove(memory.number)  # it is the ledger's now
             for slot in restored.slots:
                 self.ledger.rows[slot.row].restore(slot.words)
             # Only now under their names: who dies before has the totals in the store, and nothing was done since.

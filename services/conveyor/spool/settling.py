@@ -47,7 +47,7 @@ def settle(
     store: Store,
     name: str,
     remains_of: Callable[[int], Remains | None],
-    places: Callable[[str], int | None],
+    places: Mapping[str, int],
     spare: int,
 ) -> Restored:
     """Return what the pipeline of this name goes on from. Raises `ConfigurationError` for tasks of another one."""
@@ -117,12 +117,12 @@ def _with_restarts(redeliveries: Mapping[str, int], number: int) -> dict[str, in
     return {**redeliveries, reason: redeliveries.get(reason, 0) + number}
 
 
-def _placed(slots: Sequence[SlotRow], places: Callable[[str], int | None], spare: int) -> list[SlotRow]:
+def _placed(slots: Sequence[SlotRow], places: Mapping[str, int], spare: int) -> list[SlotRow]:
     """Return the slots that have a past, with the rows that they get in the new ledger."""
     placed = []
     for slot in slots:
         if slot.put or slot.is_finished or any(slot.words):
-            place = places(slot.name)
+            place = places.get(slot.name)
             if place is None:
                 place, spare = spare, spare + 1
             placed.append(slot._replace(row=place, settled=0))
