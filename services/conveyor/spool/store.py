@@ -23,7 +23,7 @@ VERSION = 1
 APPLICATION_ID = 0x436F6E76  # "Conv": tells our files from other people's
 # The write-ahead log is written back when it has so many pages of 4 KiB. Arbitrary: a few are too often, and what is
 # read at a start grows with it.
-CHECKPOINT_PAGES = 4096
+CHECKPOINT_PAGES = 8192
 MAX_CHECKED_BYTES = 256 << 20  # at the start, in about a second; damage in a larger one is found where it is read
 
 _SCHEMA = """
@@ -128,6 +128,8 @@ class Store:
             raise StoreError(f"it was written by a newer version (format {version}, this one knows {VERSION})")
         if not tables:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # The folder's lock keeps others out, so SQLite need not: it saves the locks of each transaction.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {sync.upper()}")
         db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
