@@ -395,7 +395,7 @@ class LeasedTaskQueue:
                 self._credit.leased(lease.span.chunk.account, lease.span.tasks)
                 self._send_lease(slot, lease)
         if self._credit.is_wanted and not (self._backlog is not None and self._backlog.is_stuck):
-            wanted = self._pace.chunk(self._credit.share)
+            wanted = self._pace.chunk(self._credit.share, self._unsettled)
             for answer in self._credit.answers(wanted):
                 line = self._producers[answer.producer].line
                 if line is not None:
