@@ -175,7 +175,8 @@ class Row:
         A process that dies from here on was in the first of them that is not finished.
         """
         words = self._words
-        words[_BASE] = passed = self._passed()  # before the number: what is read of the lease is counted from here
+        passed = self._passed()
+        words[_BASE] = (number & _LOW) << _HALT_TASKS | passed & _LOW  # from here it is the last that was opened
         words[_LEASE] = number  # stored before the order is read: see `revoke`
         if number <= words[_VOID]:
             return False
@@ -227,7 +228,7 @@ class Row:
         words = self._words
         passed = self._passed()
         if not self.closed(words[_LEASE]):
-            self._note(words[_LEASE], passed - words[_BASE], Flaw.NONE)
+            self._note(words[_LEASE], passed - words[_BASE] & _LOW, Flaw.NONE)
         words[_LEASE_END] = passed + words[_ABANDONED]
         words[_HEARTBEAT] = now_ns
         self.pause_busy(now_ns)
@@ -299,8 +300,9 @@ class Row:
         self._words[_SUCCEEDED] += self._words[_DONE] - sum(self._words[_SUCCEEDED:_FAILED])
 
     def close_for_dead(self, number: int, closed: Closed) -> None:
-        """Note what the open lease of a dead process came to, before the next process opens one."""
-        self._note(number, *closed)
+        """Note what the open lease of a dead process came to, before the next process opens one; 0 is none."""
+        if number:
+            self._note(number, *closed)
 
     def abandon(self) -> None:
         """Count the task that a dead process had in hand as abandoned, and its lease as closed."""
@@ -323,6 +325,7 @@ class Row:
         failures = words[_FAILED:_WAITS]
         failed = sum(failures)
         processed, retried = words[_DONE] + failed, words[_RETRIED]
+        lease, lease_passed = _opened(words[_LEASE], words[_BASE], processed + retried)
         return Tally(
             state=_STATES[words[_STATE]],
             put=words[_PUT],
@@ -335,8 +338,8 @@ class Row:
             retried=retried,
             in_progress=int(words[_LEASE_END] > processed + retried + words[_ABANDONED]),
             abandoned=words[_ABANDONED],
-            lease=words[_LEASE],
-            lease_passed=processed + retried - words[_BASE],
+            lease=lease,
+            lease_passed=lease_passed,
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],
@@ -360,12 +363,20 @@ class Row:
         A note of a task that raised counts only once the task is counted; until then it was in hand.
         """
         noted, words = self.closed(number), self._words
-        if number != words[_LEASE]:
+        last, passed = _opened(words[_LEASE], words[_BASE], self._passed())
+        if number != last:
             return noted or Closed(0, Flaw.NONE)
-        passed = self._passed() - words[_BASE]
         if noted and noted.flaw and passed > noted.done:
             return noted
         return Closed(passed, Flaw.NONE)
+
+
+def _opened(lease: int, base: int, passed: int) -> tuple[int, int]:
+    """Return the number of the lease that was opened last, and how many of its tasks are passed.
+
+    `base` says both in one word, the number by its low bits; `lease` may still be the one before.
+    """
+    return lease + ((base >> _HALT_TASKS) - lease & _LOW), passed - base & _LOW
 
 
 def _elapsed(watch: int, now_ns: int) -> int:
