@@ -51,6 +51,7 @@ class Consumption:
         self._descriptor = descriptor
         self._succeeded: int = row.done[0]
         self._stride = 1
+        self._ahead = 0  # waits that were counted for a stride and not begun, as it ended early: of those that follow
         self._seen: set[type[Exception]] = set()
 
     def run(self) -> None:
@@ -87,10 +88,12 @@ class Consumption:
             stride = row.allowed(lease.number, done, min(self._stride, count - done))
             if not stride:
                 break
-            row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
+            waits = max(0, stride - self._ahead)
+            row.begin_tasks(waits, now_ns, now_ns - lease.offered_ns)
             stride_ns = now_ns
             finished, failure, now_ns = self._do(tasks, stride, lease, done, now_ns)
             done += finished
+            self._ahead += waits - finished - (failure is not None)
             took_ns = now_ns - stride_ns
             if took_ns > 4 * STRIDE_NS:
                 self._stride = max(1, self._stride // 8)

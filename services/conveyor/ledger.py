@@ -193,7 +193,7 @@ class Row:
         return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
 
     def begin_tasks(self, number: int, now_ns: int, waited_ns: int) -> None:
-        """Count so many tasks, called one after the other from now on, as having waited so long."""
+        """Begin with tasks, one after the other from now on, and count so many as having waited so long."""
         words = self._words
         words[_TASK_BEGAN] = words[_HEARTBEAT] = now_ns
         words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
