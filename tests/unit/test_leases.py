@@ -952,6 +952,15 @@ def test_who_dies_after_a_cut_loses_only_what_was_left_to_it() -> None:
     assert leases.waiting_tasks == 8
 
 
+def test_who_dies_with_all_done_that_a_cut_had_left_to_it_had_nothing_in_hand() -> None:
+    """Its row says that it is in a task until it hears that there is none left for it."""
+    leases, lease = sitting()
+    leases.cut(1, lease.number, 3)
+    back = dead(leases, 1, done=3, in_task=True)
+    assert (spread(back.done), back.suspect, back.again) == ([(1, 0), (1, 1), (1, 2)], None, [])
+    assert leases.waiting_tasks == 7
+
+
 # -- how much ----------------------------------------------------------------------------------------------
 
 
