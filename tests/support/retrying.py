@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conveyor import Pipeline, Producer, Report, Results
 from conveyor.loop import Loop
-from conveyor.pipeline import StopRequests
+from conveyor.pipeline import Attachment, StopRequests
 from conveyor.results import Inbox
 from conveyor.settings import read
 from conveyor.snapshot import RunStatistics
@@ -94,6 +94,11 @@ def raising(
     return fateful(folder, fates, tasks, consumers, hold=hold)
 
 
+def trapped(folder: Path, point: str, tasks: int = 60) -> Pipeline:
+    """Numbers that raise each time; a consumer is stopped at the point. For the command line."""
+    return fateful(folder, dict.fromkeys(range(tasks), (RAISE,) * 99), tasks, trap=Trap(folder, point, "SIGSTOP"))
+
+
 class Watch:
     """Looks at a run of this process once more when it has ended."""
 
@@ -106,20 +111,22 @@ class Watch:
         self.last = supervisor.statistics()
 
 
-def run_of(pipeline: Pipeline, **flags: object) -> tuple[Report, RunStatistics]:
+def run_of(pipeline: Pipeline, *beside: Attachment, **flags: object) -> tuple[Report, RunStatistics]:
     """Run with these options of the command line; return the report, and the last look at the run."""
     watch = Watch()
-    report = pipeline.run_with(read({"metrics": "off", "retry_delay_seconds": 0.001, **flags}, {}), [watch.beside])
+    report = pipeline.run_with(
+        read({"metrics": "off", "retry_delay_seconds": 0.001, **flags}, {}), [*beside, watch.beside]
+    )
     assert watch.last is not None
     return report, watch.last
 
 
-def results_of(pipeline: Pipeline, **flags: object) -> tuple[list[int], list[Exception], Report]:
+def results_of(pipeline: Pipeline, *beside: Attachment, **flags: object) -> tuple[list[int], list[Exception], Report]:
     """Run with these options; return what came back, what was raised, and the report."""
     settings = read({"metrics": "off", "retry_delay_seconds": 0.001, **flags}, {})
     inbox, stops = Inbox(), StopRequests()
     values, errors = list[int](), list[Exception]()
-    with Results(lambda: pipeline.run_with(settings, [], inbox=inbox, stops=stops), inbox, stops.now) as results:
+    with Results(lambda: pipeline.run_with(settings, beside, inbox=inbox, stops=stops), inbox, stops.now) as results:
         while True:
             try:
                 values.append(next(results))
