@@ -54,6 +54,7 @@ class Consumption:
         self._succeeded: int = row.done[0]
         self._stride = 1
         self._lifespan = Lifespan(limits)
+        self._ahead = 0  # waits that were counted for a stride and not begun, as it ended early: of those that follow
         self._seen: set[type[Exception]] = set()
 
     def run(self) -> State:
@@ -94,11 +95,13 @@ class Consumption:
             stride = row.allowed(lease.number, done, min(self._stride, count - done, lifespan.tasks_left))
             if not stride:
                 break
-            row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
+            waits = max(0, stride - self._ahead)
+            row.begin_tasks(waits, now_ns, now_ns - lease.offered_ns)
             stride_ns = now_ns
             finished, failure, now_ns = self._do(tasks, stride, lease, done, now_ns)
             done += finished
             lifespan.spend(finished + (failure is not None), now_ns)
+            self._ahead += waits - finished - (failure is not None)
             took_ns = now_ns - stride_ns
             if took_ns > 4 * STRIDE_NS:
                 self._stride = max(1, self._stride // 8)

@@ -180,7 +180,8 @@ class Row:
         A process that dies from here on was in the first of them that is not finished.
         """
         words = self._words
-        words[_BASE] = passed = self._passed()  # before the number: what is read of the lease is counted from here
+        passed = self._passed()
+        words[_BASE] = (number & _LOW) << _HALT_TASKS | passed & _LOW  # from here it is the last that was opened
         words[_LEASE] = number  # stored before the order is read: see `revoke`
         if number <= words[_VOID] or words[_LEAVE] == _LEAVE_NOW:
             return False
@@ -199,7 +200,7 @@ class Row:
         return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
 
     def begin_tasks(self, number: int, now_ns: int, waited_ns: int) -> None:
-        """Count so many tasks, called one after the other from now on, as having waited so long."""
+        """Begin with tasks, one after the other from now on, and count so many as having waited so long."""
         words = self._words
         words[_TASK_BEGAN] = words[_HEARTBEAT] = now_ns
         words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
@@ -234,7 +235,7 @@ class Row:
         words = self._words
         passed = self._passed()
         if not self.closed(words[_LEASE]):
-            self._note(words[_LEASE], passed - words[_BASE], Flaw.NONE)
+            self._note(words[_LEASE], passed - words[_BASE] & _LOW, Flaw.NONE)
         words[_LEASE_END] = passed + words[_ABANDONED]
         words[_HEARTBEAT] = now_ns
         self.pause_busy(now_ns)
@@ -322,8 +323,9 @@ class Row:
         self._words[_SUCCEEDED] += self._words[_DONE] - sum(self._words[_SUCCEEDED:_FAILED])
 
     def close_for_dead(self, number: int, closed: Closed) -> None:
-        """Note what the open lease of a dead process came to, before the next process opens one."""
-        self._note(number, *closed)
+        """Note what the open lease of a dead process came to, before the next process opens one; 0 is none."""
+        if number:
+            self._note(number, *closed)
 
     def abandon(self) -> None:
         """Count the task that a dead process had in hand as abandoned, and its lease as closed."""
@@ -378,6 +380,7 @@ class Row:
         failures = words[_FAILED:_WAITS]
         failed = sum(failures)
         processed, retried = words[_DONE] + failed, words[_RETRIED]
+        lease, lease_passed = _opened(words[_LEASE], words[_BASE], processed + retried)
         return Tally(
             state=_STATES[words[_STATE]],
             put=words[_PUT],
@@ -390,8 +393,8 @@ class Row:
             retried=retried,
             in_progress=int(words[_LEASE_END] > processed + retried + words[_ABANDONED]),
             abandoned=words[_ABANDONED],
-            lease=words[_LEASE],
-            lease_passed=processed + retried - words[_BASE],
+            lease=lease,
+            lease_passed=lease_passed,
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],
@@ -415,9 +418,9 @@ class Row:
         A note of a task that raised counts only once the task is counted; until then it was in hand.
         """
         noted, words = self.closed(number), self._words
-        if number != words[_LEASE]:
+        last, passed = _opened(words[_LEASE], words[_BASE], self._passed())
+        if number != last:
             return noted or Closed(0, Flaw.NONE)
-        passed = self._passed() - words[_BASE]
         if noted and noted.flaw and passed > noted.done:
             return noted
         return Closed(passed, Flaw.NONE)
@@ -427,6 +430,14 @@ def processed_in(totals: bytes) -> int:
     """Return the tasks that were finished, of the totals of a row."""
     words: tuple[int, ...] = struct.unpack(f"{len(_TOTALS)}Q", totals)
     return sum(words[_FAILED:_WAITS]) + words[_DONE]
+
+
+def _opened(lease: int, base: int, passed: int) -> tuple[int, int]:
+    """Return the number of the lease that was opened last, and how many of its tasks are passed.
+
+    `base` says both in one word, the number by its low bits; `lease` may still be the one before.
+    """
+    return lease + ((base >> _HALT_TASKS) - lease & _LOW), passed - base & _LOW
 
 
 def _elapsed(watch: int, now_ns: int) -> int:

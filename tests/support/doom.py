@@ -23,6 +23,7 @@ from typing import Any
 from conveyor import Pipeline, Producer
 from conveyor.ledger import Row
 from conveyor.producing import Production
+from conveyor.queues import wire
 from conveyor.queues.arena import Arena
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet
 from support.diary import Diary
@@ -30,7 +31,7 @@ from support.villains import first_time
 from support.workloads import wait_at
 
 # Where a worker can be struck: the method, and the moment.
-CONSUMER_POINTS: dict[str, tuple[type, str, str]] = {
+CONSUMER_POINTS: dict[str, tuple[Any, str, str]] = {
     "before it is ready": (LeasedIntake, "_connect", "before"),
     "ready and without a lease": (LeasedIntake, "_connect", "after"),
     "about to take": (LeasedIntake, "take", "before"),
@@ -43,7 +44,19 @@ CONSUMER_POINTS: dict[str, tuple[type, str, str]] = {
     "about to report": (LeasedIntake, "report", "before"),
     "reported": (LeasedIntake, "report", "after"),
 }
-PRODUCER_POINTS: dict[str, tuple[type, str, str]] = {
+# The same for one whose every task raises.
+FAILING_POINTS: dict[str, tuple[Any, str, str]] = {
+    "raised, not noted": (Row, "_note", "before"),
+    "noted, not counted": (Row, "_note", "after"),
+    "counted as failed": (Row, "fail_task", "after"),
+    "counted as given back": (Row, "give_back_task", "after"),
+    "failed, lease open": (Row, "close_lease", "before"),
+    "failed, lease closed": (Row, "close_lease", "after"),
+    "about to tell": (LeasedIntake, "report", "before"),
+    "told, not reported": (wire, "done", "before"),
+    "failure reported": (LeasedIntake, "report", "after"),
+}
+PRODUCER_POINTS: dict[str, tuple[Any, str, str]] = {
     "before its first chunk": (LeasedOutlet, "_connect", "before"),
     "before a chunk is sent": (LeasedOutlet, "offer", "before"),
     "chunk written, not sent": (Arena, "write", "after"),
@@ -57,6 +70,9 @@ SILENT = (
     "begin_tasks",
     "close_lease",
     "report",
+    "_note",
+    "fail_task",
+    "give_back_task",
 )  # of the methods: a call is a success, whatever it returns
 ONCE = ("before it is ready", "ready and without a lease", "before its first chunk")  # in each process
 
@@ -95,7 +111,7 @@ class Trap:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        point = (CONSUMER_POINTS | PRODUCER_POINTS).get(self.point)
+        point = (CONSUMER_POINTS | FAILING_POINTS | PRODUCER_POINTS).get(self.point)
         if point is not None:
             owner, name, moment = point
             setattr(owner, name, self._trapped(getattr(owner, name), moment))

@@ -91,7 +91,7 @@ def test_the_mean_stays_among_what_was_seen() -> None:
 
 
 def test_chunks_are_larger_where_much_waits_already() -> None:
-    """Also while tasks are slow, or nothing is known of them: a backlog of millions must not be of millions of chunks."""
+    """Also while tasks are slow, or nothing is known: a backlog of millions is not one of millions of chunks."""
     assert Pace().chunk(UNBOUND, 1000) == 15
     assert pace_at(10**9).chunk(UNBOUND, 10**7) == MAX_CHUNK_TASKS
     assert pace_at(10**9).chunk(100, 10**7) == 100

@@ -175,7 +175,7 @@ class LeasedTaskQueue:
         for producer in self._producers.values():
             producer.known_to.discard(slot)
         number = self._leases.first_number(slot)
-        closed = row.outcome(number)
+        closed = row.outcome(number) if number else Closed(0, Flaw.NONE)
         is_in_task = bool(tally.in_progress) and tally.lease == number and not closed.flaw
         back = self._leases.bury(slot, closed, is_in_task, time.monotonic_ns())
         row.close_for_dead(number, closed)

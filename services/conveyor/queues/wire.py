@@ -143,8 +143,9 @@ def read_done(data: bytes) -> Done:
 
 
 def failed(message: Failed) -> bytes:
-    # Without escapes for what is not ASCII: so it fits into a message, each part of it being cut.
-    return bytes([Kind.FAILED]) + json.dumps(message, ensure_ascii=False).encode(errors="backslashreplace")
+    # Without escapes for what is not ASCII: so it fits into a message, each part of it being cut; two parts always do.
+    data = bytes([Kind.FAILED]) + json.dumps(message, ensure_ascii=False).encode(errors="backslashreplace")
+    return data if len(data) <= MAX_BYTES else failed(message._replace(trace=""))
 
 
 def read_failed(data: bytes) -> Failed:
