@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -127,12 +128,16 @@ def test_one_that_is_wanted_again_before_it_has_left_is_replaced(tmp_path: Path)
         assert run.ask("scale consumers=3") == "consumers: 1 -> 3"
         (tmp_path / "release").touch()
         for name in ("consumer-2", "consumer-3"):
-            wait_for("another process", lambda name=name: run.worker(name).pid not in (None, before[name]))
+            wait_for("another process", functools.partial(is_replaced, run, name, before[name]))
         assert run.worker("consumer-1").pid == before["consumer-1"]
         run.ask("resume")
         assert run.wait() == 0
         assert (run.report["processed"], run.report["deaths"]) == (100, [])
         assert run.said().count("worker recycled") == 2
+
+
+def is_replaced(run: Run, name: str, pid: int | None) -> bool:
+    return run.worker(name).pid not in (None, pid)
 
 
 def test_one_that_is_killed_on_its_way_out_does_not_come_back(tmp_path: Path) -> None:
