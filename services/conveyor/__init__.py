@@ -9,9 +9,11 @@
 
 The map of the package, from the top; a module imports only what stands below it:
 
-    cli  targets  live  control  exporter/     how a run is asked for, steered and seen
+    cli  targets  live  control  exporter/     how a run is asked for and seen
+    steering  sockets                          how it is steered
     imap  pipeline  results  report            what runs, and what it came to
-    supervisor  roster  slot  feeding          who watches
+    supervisor  crew  roster  slot  feeding    who watches
+    scaling  timekeeper  overtime
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works
     queues/  dropin/  bench/                   what carries; for others; how fast

@@ -85,10 +85,21 @@ def strike(deed: str) -> None:
         sys.exit(0)
     if deed == "raise":
         raise ValueError("a task that fails")
+    if deed in ("hang", "hang, deaf to SIGTERM", "hang, with a handler of its own"):
+        hang(deed)
     if deed == "die at the next report":
         LeasedIntake.report = dying_after(LeasedIntake.report)  # type: ignore[method-assign]
         return
     os.kill(os.getpid(), signal.Signals[deed])
+
+
+def hang(deed: str) -> None:
+    """Never return; a handler of the task's own makes it raise."""
+    if deed == "hang, deaf to SIGTERM":  # as one in C code is
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if deed == "hang, with a handler of its own":
+        signal.signal(signal.SIGTERM, lambda number, frame: strike("raise"))
+    threading.Event().wait()
 
 
 def dying_after(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,3 +316,44 @@ def mixed(folder: Path, tasks: int = -1, producers: int = 3) -> Pipeline:
         for share in range(producers)
     ]
     return Pipeline(name="mixed", producers=made, consumer=Mixed(folder))
+
+
+class Leaky:
+    """Notes each task, and keeps some memory with it."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.diary, self.size, self.kept = Diary(folder), size, list[bytes]()
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        self.kept.append(b"x" * self.size)
+        self.diary.end(task)
+
+
+def leaky(folder: Path, tasks: int, size: int) -> Pipeline:
+    """Tasks after each of which the consumer's process is so many bytes larger."""
+    producer = Producer(numbered, 0, tasks, untrapped(folder), -1, folder, False)
+    return Pipeline(name="leaky", producers=[producer], consumer=Leaky(folder, size), consumers=2)
+
+
+class Troubled:
+    """Notes tasks; one hangs, one kills its worker, one fails, each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.diary = Diary(folder)
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        time.sleep(0.001)
+        if task in TROUBLES:
+            strike(TROUBLES[task])
+        self.diary.end(task)
+
+
+TROUBLES = {100: "hang", 200: "SIGKILL", 300: "raise"}
+
+
+def troubled(folder: Path, tasks: int) -> Pipeline:
+    """Good tasks with three bad ones among them."""
+    producer = Producer(numbered, 0, tasks, untrapped(folder), -1, folder, False)
+    return Pipeline(name="troubled", producers=[producer], consumer=Troubled(folder), consumers=3)

@@ -14,7 +14,7 @@ import pytest
 from conveyor import consuming, messages, outcomes
 from conveyor.consuming import MAX_STRIDE, STRIDE_NS, Consumption
 from conveyor.interruptions import Interruptions, StopRequestedError
-from conveyor.ledger import NANOSECONDS, Closed, Flaw, Ledger, Order, Row, Tally
+from conveyor.ledger import NANOSECONDS, Closed, Flaw, Ledger, Order, Row, State, Tally
 from conveyor.messages import LineReader, TaskFailed
 from conveyor.queues import codec
 from conveyor.queues.codec import Chunk
@@ -23,6 +23,7 @@ from conveyor.recycling import Limits
 from support.clock import Clock
 
 LONG_NS = 10**12
+NO_LIMITS = Limits()
 NEVER = 10**9
 
 
@@ -94,6 +95,7 @@ class Stage:
         self.interruptions = Interruptions(self.ledger, self.row, Order.STOP)
         self.read, self.write = descriptors
         self.done: list[Any] = []
+        self.last_word: State | None = None
 
     def consume(
         self,
@@ -102,13 +104,14 @@ class Stage:
         *,
         stride: int = 1,
         keeps_results: bool = False,
+        limits: Limits = NO_LIMITS,
     ) -> FakeIntake:
         intake = FakeIntake(leases)
         consumption = Consumption(
-            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results, Limits()
+            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results, limits
         )
         consumption._stride = stride
-        consumption.run()
+        self.last_word = consumption.run()
         return intake
 
     def tally(self, now_ns: int = 0) -> Tally:
@@ -426,6 +429,60 @@ def test_in_the_middle_of_a_long_stride_it_stops_after_the_task_that_it_is_in(cl
     assert sum(stage.tally().succeeded[:-1]) == 801
 
 
+# -- leaving -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 4, 64])
+@pytest.mark.parametrize("most", [1, 3, 10, 11, 19, 20])
+def test_it_does_exactly_as_many_tasks_as_one_process_may(clock: Clock, stage: Stage, most: int, stride: int) -> None:
+    def fail_some(task: int) -> None:
+        stage.done.append(task)
+        if task % 3 == 0:
+            raise OwnError
+
+    leases: list[Lease | None] = [lease_of(list(range(10)), number=n, part=(0, 10)) for n in (1, 2, 3)]
+    intake = stage.consume(leases, fail_some, stride=stride, limits=Limits(tasks=most))
+    assert stage.last_word is State.RECYCLED
+    assert len(stage.done) == stage.tally().processed == sum(done for _, done, _ in intake.reports) == most
+    assert not stage.tally().in_progress
+
+
+def test_a_queue_that_ends_first_is_the_end(clock: Clock, stage: Stage) -> None:
+    stage.consume([lease_of([1, 2])], limits=Limits(tasks=3))
+    assert stage.last_word is State.FINISHED
+
+
+@pytest.mark.parametrize("stride", [1, 64])
+def test_who_is_to_leave_does_so_after_the_task_that_it_is_in(clock: Clock, stage: Stage, stride: int) -> None:
+    def ordered_at_the_third(task: int) -> None:
+        stage.done.append(task)
+        if task == 2:
+            stage.row.order_leave()
+
+    intake = FakeIntake([lease_of(list(range(100))), lease_of([1000], number=2)])
+    consumption = Consumption(
+        ordered_at_the_third, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS
+    )
+    consumption._stride = stride
+    with pytest.raises(StopRequestedError):
+        consumption.run()
+    assert stage.done == [0, 1, 2]
+    assert intake.reports == [(1, 3, 0)]
+    assert not stage.tally().in_progress
+
+
+def test_who_is_to_leave_hands_a_lease_back_that_comes_too_late(clock: Clock, stage: Stage) -> None:
+    class Ordering(FakeIntake):
+        def take(self, timeout_seconds: float) -> Lease | None:
+            stage.row.order_leave()
+            return super().take(timeout_seconds)
+
+    intake = Ordering([lease_of([1, 2])])
+    with pytest.raises(StopRequestedError):
+        Consumption(stage.done.append, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS).run()
+    assert (stage.done, intake.reports) == ([], [(1, 0, 0)])
+
+
 def test_that_a_task_is_done_is_there_to_be_seen_before_the_order_is_read(stage: Stage) -> None:
     order: list[str] = []
 
@@ -533,7 +590,7 @@ def test_the_wait_for_a_lease_is_not_busy(clock: Clock, stage: Stage) -> None:
         return take(timeout_seconds)
 
     intake.take = slow_take  # type: ignore[method-assign]
-    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False, Limits()).run()
+    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS).run()
     assert stage.tally(clock.now_ns).busy_ns == 2000
 
 
@@ -550,7 +607,7 @@ def test_each_task_has_one_result_before_it_is_counted(clock: Clock, stage: Stag
         return 2 * task
 
     intake = FakeIntake([lease_of(list(range(6)))])
-    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True, Limits()).run()
+    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True, NO_LIMITS).run()
     assert kept == [(place, place) for place in range(6)]
     values = []
     for result in intake.results:
@@ -618,7 +675,7 @@ def test_a_child_that_the_function_has_forked_leaves_without_touching_anything(
         touch(result)
 
     intake.keep = keep  # type: ignore[method-assign]
-    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results, Limits())
+    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results, NO_LIMITS)
     consumption._stride = 4
     consumption.run()
     os.close(write)

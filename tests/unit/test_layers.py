@@ -47,7 +47,7 @@ LAYERS = [
     ["dropin.page", "dropin.turns"],
     ["dropin"],
     ["supervisor"],
-    ["crew"],
+    ["crew", "timekeeper"],
     ["roster"],
     ["slot", "stall", "overtime"],
     ["worker", "restarts", "loop", "failures"],

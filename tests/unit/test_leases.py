@@ -1001,3 +1001,32 @@ def test_all_waits_share_fairly_among_the_consumers() -> None:
     for slot, lease in given(leases):
         shares[slot] += lease.span.tasks
     assert set(shares.values()) == {2}
+
+
+def test_who_is_to_leave_gets_nothing_more_and_its_successor_does() -> None:
+    leases = leases_at(SLOW)
+    leases.retire(1)  # before it is ready
+    for slot in (1, 2):
+        leases.join(slot)
+    leases.accept(chunk_of(3))
+    assert [slot for slot, _ in given(leases)] == [2]
+    leases.retire(2)
+    reported(leases, 2, 1, 1)
+    assert given(leases) == []
+    dead(leases, 1)
+    leases.join(1)
+    assert [slot for slot, _ in given(leases)] == [1]
+
+
+def test_what_is_sent_ahead_to_one_that_leaves_goes_to_others_when_it_is_gone() -> None:
+    leases = leases_at(FAST)
+    leases.join(1)
+    leases.accept(chunk_of(10, number=1))
+    leases.accept(chunk_of(10, number=2))
+    assert [slot for slot, _ in given(leases)] == [1, 1]
+    leases.retire(1)
+    reported(leases, 1, 1, 4)
+    back = dead(leases, 1)
+    assert (back.suspect, sum(span.tasks for span in back.again)) == (None, 10)
+    leases.join(2)
+    assert sum(lease.span.tasks for _, lease in given(leases)) == 16

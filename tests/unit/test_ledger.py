@@ -267,6 +267,42 @@ def test_a_lease_is_there_to_be_seen_before_the_order_is_read(row: Row) -> None:
     assert order.index(("read", module._VOID)) < order.index(("write", module._LEASE_END))
 
 
+def test_who_is_to_leave_may_neither_go_on_nor_begin(row: Row) -> None:
+    begin(row, tasks=10, number=4)
+    row.order_leave()
+    assert (row.must_leave, row.stop[0], row.allowed(4, 0, 10)) == (True, 1, 0)
+    row.close_lease(SECOND)
+    assert not row.open_lease(5, 10, SECOND)
+
+
+def test_who_is_to_leave_looks_after_each_task_even_when_another_order_is_over(row: Row) -> None:
+    row.order_leave()
+    row.revoke(4, 3)
+    row.relent()
+    assert row.stop[0] == 1
+    row.employ()
+    assert (row.must_leave, row.is_called, row.stop[0]) == (False, False, 0)
+
+
+def test_only_the_task_that_has_taken_too_long_is_out_of_time(row: Row) -> None:
+    do_one(row, SECOND, 1)
+    do_one(row, SECOND, 1, failed=True)
+    begin(row, tasks=2)
+    row.time_out(2)
+    assert (row.is_out_of_time, row.is_called, row.must_leave) == (True, True, False)
+    succeed(row)
+    assert (row.is_out_of_time, row.allowed(1, 1, 1)) == (False, 1)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_pardon_restores_what_was_ordered_before(row: Row, leaves: bool) -> None:
+    if leaves:
+        row.order_leave()
+    row.time_out(0)
+    row.pardon(leaves=leaves)
+    assert (row.must_leave, row.is_called, row.is_out_of_time) == (leaves, leaves, False)
+
+
 def test_a_lease_that_was_taken_back_is_not_opened(row: Row) -> None:
     row.void(7)
     assert not row.open_lease(7, 5, SECOND)
