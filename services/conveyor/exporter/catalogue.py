@@ -115,7 +115,7 @@ PRODUCER_BLOCKED = _counter(
     "conveyor_producer_blocked_seconds_total", "Seconds spent in a put that had to wait.", "queue", "worker"
 )
 
-SPOOL_SIZE = _gauge("conveyor_spool_size_bytes", "Size of all files of the spool; none without one.", "queue")
+SPOOL_SIZE = _gauge("conveyor_spool_size_bytes", "Size of all files of the spool; no series without a spool.", "queue")
 SPOOL_TASKS = _gauge("conveyor_spool_tasks", "Waiting tasks that are on disk alone.", "queue")
 SPOOL_COMMITS = _counter("conveyor_spool_commits_total", "Commits to the spool.", "queue")
 SPOOL_COMMIT_SECONDS = _counter(
@@ -127,9 +127,11 @@ SPOOL_WRITABLE = _gauge(
 
 WORKERS_DESIRED = _gauge("conveyor_workers_desired", "Processes that should be alive.", "role")
 WORKERS_MIN = _gauge(
-    "conveyor_workers_min", "Least processes of the role that scaling leaves; as the most where it is fixed.", "role"
+    "conveyor_workers_min",
+    "Processes of the role that scaling keeps at least; conveyor_workers_max where the number is fixed.",
+    "role",
 )
-WORKERS_MAX = _gauge("conveyor_workers_max", "Most processes of the role that scaling starts.", "role")
+WORKERS_MAX = _gauge("conveyor_workers_max", "Processes of the role that scaling starts at most.", "role")
 SCALING_EVENTS = _counter(
     "conveyor_scaling_events_total", "Times that consumers were added, or taken away.", "direction"
 )
