@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from support.stack import ROOT, Stack
+from support.boards import DASHBOARDS, queries
+from support.stack import Stack
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
@@ -30,8 +31,6 @@ MAY_BE_EMPTY = {
     "Spool commit time": NO_SPOOL,
     "Spool commits": NO_SPOOL,
 }
-DASHBOARDS = sorted((ROOT / "monitoring" / "grafana" / "dashboards").glob("*.json"))
-VARIABLES = {"$job": ".+", "$instance": ".+", "$queue": ".+", "$worker": ".+", "$__rate_interval": "20s"}
 
 # Run inside the container: stop a consumer, and kill it only if that caught it in a task; an idle one would take
 # the read lock of a stdlib queue with it.
@@ -159,11 +158,9 @@ def test_a_sigkill_in_the_container_shows_in_prometheus_within_two_scrapes(stack
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_panel_shows_data(stack: Stack, wounded: str, dashboard: Path) -> None:
-    for panel in panels(json.loads(dashboard.read_text())["panels"]):
-        for target in panel.get("targets", []):
-            if panel["title"] not in MAY_BE_EMPTY:
-                query = re.sub(r"\$\w+", lambda found: VARIABLES[found[0]], target["expr"])
-                wait_for(f"data in {panel['title']}: {query}", functools.partial(recent, stack, query))
+    for title, query in queries(dashboard):
+        if title not in MAY_BE_EMPTY:
+            wait_for(f"data in {title}: {query}", functools.partial(recent, stack, query))
 
 
 def recent(stack: Stack, expression: str) -> list[Any]:
@@ -172,13 +169,6 @@ def recent(stack: Stack, expression: str) -> list[Any]:
     data = stack.prometheus("query_range", query=expression, start=f"{now - 120}", end=f"{now}", step="5")
     drawn: list[Any] = data["result"]
     return drawn
-
-
-def panels(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield every panel, those in collapsed rows too."""
-    for panel in listed:
-        yield from panels(panel.get("panels", []))
-        yield panel
 
 
 def test_compose_stop_drains_within_the_grace_period(stack: Stack) -> None:
