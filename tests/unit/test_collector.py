@@ -176,7 +176,7 @@ def test_deliveries_that_were_made_again_are_told_by_reason_and_their_sum_beside
     again = {RedeliveryReason.DEATH: 5, RedeliveryReason.ERROR: 30, RedeliveryReason.RESTART: 2}
     seen = shown(queue_run(redeliveries=again, delayed=4))
     by_reason = {dict(labels)["reason"]: n for labels, n in seen.find("conveyor_tasks_redelivered_total").items()}
-    assert by_reason == {"death": 5, "timeout": 0, "error": 30, "restart": 2}
+    assert by_reason == {"death": 5, "timeout": 0, "error": 30, "restart": 2, "request": 0}
     assert seen.value("conveyor_tasks_retried_total", queue="joinable") == 37
     assert seen.value("conveyor_tasks_delayed", queue="joinable") == 4
 

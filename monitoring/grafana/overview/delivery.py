@@ -37,7 +37,7 @@ def delivery() -> list[Json]:
                     35,
                     "Redeliveries by reason",
                     "Tasks given to a consumer once more in an interval: the one before died or took too long, its "
-                    "function raised, or the whole run was restarted.",
+                    "function raised, the whole run was restarted, or somebody asked for it (`conveyor dead retry`).",
                     (0, 54, 8, 8),
                 ),
                 Query(again, "{{reason}}"),
@@ -46,6 +46,7 @@ def delivery() -> list[Json]:
             recolour("timeout", "purple"),
             recolour("error", "orange"),
             recolour("restart", "blue"),
+            recolour("request", BOUND),
         ),
         oldest_waiting(),
         dead_letters(),
