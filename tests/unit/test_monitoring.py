@@ -58,7 +58,7 @@ LIMITED_PANELS = {
         "Tasks unaccounted for": "unaccounted_tasks",
         "Time producers spend blocked": "producer_blocked_ratio",
         "Oldest waiting task": "oldest_waiting_seconds",
-        "Share given again": "retried_ratio",
+        "Attempts that failed": "retried_ratio",
         "Spool commit time": "spool_commit_seconds",
         "Scrape duration": "scrape_seconds",
     },

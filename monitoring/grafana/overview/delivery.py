@@ -25,7 +25,7 @@ from panels import Head, Query, apart, counts, graph, lanes, overridden, stat
 from promql import PROCESSED, quantile
 
 NO_SPOOL = "no spool"
-AGAIN = "sum(rate(conveyor_tasks_retried_total{@queue}[$__rate_interval]))"
+TRIED_AGAIN = 'sum(rate(conveyor_tasks_redelivered_total{@queue,reason="error"}[$__rate_interval]))'
 
 
 def delivery() -> list[Json]:
@@ -67,11 +67,11 @@ def delivery() -> list[Json]:
         stat(
             Head(
                 45,
-                "Share given again",
-                "Part of all deliveries that came to nothing and were made again.",
+                "Attempts that failed",
+                "Part of all attempts at tasks that raised, and are made again.",
                 (16, 62, 8, 4),
             ),
-            Query(f"{AGAIN} / ({PROCESSED} + {AGAIN} > 0)", instant=True),
+            Query(f"{TRIED_AGAIN} / ({PROCESSED} + {TRIED_AGAIN} > 0)", instant=True),
             unit="percentunit",
             look=limited("retried_ratio"),
             decimals=1,
