@@ -9,9 +9,10 @@ from frame import dashboard
 from looks import Json
 from panels import Head, row, text
 
-from overview.delivery import delivery, spool
+from overview.delivery import delivery
 from overview.flow import latency, queue_and_flow
 from overview.processes import processes
+from overview.spool import spool
 from overview.strip import verdict_and_flow, verdict_in_numbers
 from overview.trouble import exporter, what_went_wrong
 

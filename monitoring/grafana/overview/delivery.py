@@ -1,4 +1,4 @@
-"""Does every task get done? What was given again, given up or put off, and where the queue is kept.
+"""Does every task get done? What was given again, given up or put off, and who is there to do it.
 
 Called by `overview.board`.
 """
@@ -13,6 +13,7 @@ from looks import (
     LEAVING,
     WAITING,
     Json,
+    barred,
     dashed,
     fixed,
     limited,
@@ -24,30 +25,12 @@ from looks import (
 from panels import Head, Query, apart, counts, graph, lanes, overridden, stat
 from promql import PROCESSED, quantile
 
-NO_SPOOL = "no spool"
 TRIED_AGAIN = 'sum(rate(conveyor_tasks_redelivered_total{@queue,reason="error"}[$__rate_interval]))'
 
 
 def delivery() -> list[Json]:
-    again = "sum by (reason) (increase(conveyor_tasks_redelivered_total{@queue}[$__rate_interval]))"
     return [
-        overridden(
-            counts(
-                Head(
-                    35,
-                    "Redeliveries by reason",
-                    "Tasks given to a consumer once more in an interval: the one before died or took too long, its "
-                    "function raised, the whole run was restarted, or somebody asked for it (`conveyor dead retry`).",
-                    (0, 54, 8, 8),
-                ),
-                Query(again, "{{reason}}"),
-            ),
-            recolour("death", FAILED),
-            recolour("timeout", "purple"),
-            recolour("error", "orange"),
-            recolour("restart", "blue"),
-            recolour("request", BOUND),
-        ),
+        redeliveries(),
         oldest_waiting(),
         dead_letters(),
         scaling(),
@@ -78,6 +61,22 @@ def delivery() -> list[Json]:
             noValue="idle",
         ),
     ]
+
+
+def redeliveries() -> Json:
+    about = (
+        "Tasks given to a consumer once more in an interval: the one before died or took too long, its function "
+        "raised, the whole run was restarted, or somebody asked for it (`conveyor dead retry`)."
+    )
+    again = "sum by (reason) (increase(conveyor_tasks_redelivered_total{@queue}[$__rate_interval]))"
+    return overridden(
+        counts(Head(35, "Redeliveries by reason", about, (0, 54, 8, 8)), Query(again, "{{reason}}")),
+        recolour("death", FAILED),
+        recolour("timeout", "purple"),
+        recolour("error", "orange"),
+        recolour("restart", "blue"),
+        recolour("request", BOUND),
+    )
 
 
 def oldest_waiting() -> Json:
@@ -139,21 +138,6 @@ def scaling() -> Json:
     )
 
 
-def barred(field: str, colour: str) -> Json:
-    """Draw a field as bars of its own scale among lines: events beside a level."""
-    return override(
-        field,
-        {
-            **fixed(colour),
-            "custom.drawStyle": "bars",
-            "custom.lineWidth": 0,
-            "custom.fillOpacity": 80,
-            "custom.gradientMode": "none",
-            "custom.axisPlacement": "right",
-        },
-    )
-
-
 def paused() -> Json:
     meanings = {0: ("running", LEAVING), 1: ("paused", WAITING)}
     about = "Orange while the queue is paused, by `conveyor pause`; `conveyor resume` ends it."
@@ -162,73 +146,3 @@ def paused() -> Json:
         Query("max by (queue) (conveyor_queue_paused{@queue})", "{{queue}}"),
         mapped(meanings, LEAVING),
     )
-
-
-def spool() -> list[Json]:
-    """Return the panels of the queue on disk. Without one they say so: 0 bytes would look like an empty spool."""
-    commits = "sum(rate(conveyor_spool_commits_total{@queue}[$__rate_interval]))"
-    seconds = "sum(rate(conveyor_spool_commit_seconds_total{@queue}[$__rate_interval]))"
-    return [
-        spool_state(),
-        spool_size(),
-        graph(
-            Head(
-                43,
-                "Spool commit time",
-                "Seconds of the average commit. Until it is done no producer gets room and no consumer a task.",
-                (8, 70, 8, 8),
-            ),
-            Query(f"{seconds} / ({commits} > 0)", "commit"),
-            unit="s",
-            look=marked("spool_commit_seconds", fixed(INSIDE)),
-            limits_as="line",
-            no_value=NO_SPOOL,
-        ),
-        overridden(
-            graph(
-                Head(
-                    44,
-                    "Spool commits",
-                    "Commits each second, and the part of all time that they take.",
-                    (16, 70, 8, 8),
-                ),
-                Query(commits, "commits/s"),
-                Query(seconds, "share of time"),
-                unit="ops",
-                look=fixed(ENTERING),
-                no_value=NO_SPOOL,
-            ),
-            override(
-                "share of time",
-                {**fixed(WAITING), "unit": "percentunit", "max": 1, "custom.axisPlacement": "right"},
-            ),
-        ),
-    ]
-
-
-def spool_state() -> Json:
-    meanings = {-1: (NO_SPOOL, BOUND), 0: ("NOT WRITABLE", FAILED), 1: ("writable", "green")}
-    about = "Whether what is accepted can be written to disk. If not, producers block; `/readyz` has the reason."
-    return stat(
-        Head(41, "Spool", about, (16, 66, 8, 4)),
-        Query("min(conveyor_spool_writable{@queue}) or vector(-1)", instant=True),
-        unit="none",
-        look=mapped(meanings, BOUND),
-    )
-
-
-def spool_size() -> Json:
-    about = "Size of the spool's files, and the waiting tasks that are on disk alone, for lack of room in memory."
-    drawn = graph(
-        Head(42, "Spool size", about, (0, 70, 8, 8)),
-        Query("sum(conveyor_spool_size_bytes{@queue})", "size"),
-        Query("sum(conveyor_spool_tasks{@queue})", "tasks on disk alone"),
-        unit="bytes",
-        look=fixed(INSIDE),
-        no_value=NO_SPOOL,
-    )
-    tasks = override(
-        "tasks on disk alone",
-        {**fixed(WAITING), "unit": "short", "custom.fillOpacity": 0, "custom.axisPlacement": "right"},
-    )
-    return overridden(drawn, tasks)
