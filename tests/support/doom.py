@@ -326,6 +326,7 @@ class Leaky:
 
     def __call__(self, task: int) -> None:
         self.diary.begin(task)
+        time.sleep(0.06)  # longer than the time between two looks at the memory
         self.kept.append(b"x" * self.size)
         self.diary.end(task)
 
