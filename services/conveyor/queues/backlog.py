@@ -20,7 +20,7 @@ from conveyor.ledger import CLOSED_LEASES
 from conveyor.logs import fields
 from conveyor.queues.arena import Arena
 from conveyor.queues.codec import Codec
-from conveyor.queues.leases import OWN_ARENA, Lease, Span, StoredChunk
+from conveyor.queues.leases import AHEAD_TASKS, OWN_ARENA, Lease, Span, StoredChunk
 from conveyor.queues.letters import Counted, DeadLetter
 from conveyor.queues.seam import Watcher
 from conveyor.snapshot import Role, SpoolStatistics
@@ -40,6 +40,7 @@ WRITE_SECONDS = 0.1  # so late, at most, it is written what became of chunks
 # A lease's entry in the book is written over by that of the one so many later: what it came to is written before.
 MAX_UNWRITTEN_LEASES = CLOSED_LEASES // 2
 RETRY_SECONDS = 0.5  # between attempts to write, while that is not possible
+MAX_LEASES = CLOSED_LEASES - AHEAD_TASKS  # unwritten, of one slot; it may get as many more, of a task each, at a time
 MAX_LETTERS = 100_000  # the oldest make room; arbitrary, some 100 MB
 
 
@@ -99,7 +100,7 @@ class Backlog:
     @property
     def may_grant(self) -> bool:
         """Return whether a lease can be given whose outcome, and those before it, will not be forgotten."""
-        return all(number - self._written.get(slot, 0) < CLOSED_LEASES - 1 for slot, number in self._given.items())
+        return all(number - self._written.get(slot, 0) <= MAX_LEASES for slot, number in self._given.items())
 
     def enrol(self, row: int, name: str, role: Role) -> None:
         """Have the store know the slot, before anything is done in it. Raises `OSError` if it cannot be written."""
