@@ -201,7 +201,7 @@ class Backlog:
 
     def keep_in_memory(self, chunk: StoredChunk) -> bool:
         """Return whether a chunk that was just accepted stays in memory; else it is loaded when its time comes."""
-        if self.tasks_on_disk or self._chunks >= MAX_CHUNKS or self._bytes + chunk.size > MAX_BYTES:
+        if self.tasks_on_disk or self._incoming or self._chunks >= MAX_CHUNKS or self._bytes + chunk.size > MAX_BYTES:
             self.tasks_on_disk += chunk.count
             return False
         self._loaded_key = chunk.key
@@ -277,8 +277,11 @@ class Backlog:
         redeliveries = {reason.value: number for reason, number in counted.redeliveries.items()}
         return replace(self._run, added=counted.added, dead_lettered=counted.dead_lettered, redeliveries=redeliveries)
 
-    def adopt(self, chunk: StoredChunk, letter: DeadLetter, counted: Counted) -> None:
-        """Write a dead letter as a task anew; it is in memory already. Raises `OSError` if that cannot be."""
+    def adopt(self, chunk: StoredChunk, letter: DeadLetter, counted: Counted) -> bool:
+        """Write a dead letter as a task anew; return whether it stays in memory, behind all that is there.
+
+        Raises `OSError` if it cannot be written.
+        """
         self.flush()
         if self.changes.letters:  # it could not be written
             raise OSError(errno.EIO, f"the spool cannot be written: {self._trouble}")
@@ -291,8 +294,7 @@ class Backlog:
             raise _unwritable(error) from error
         self._key, self._run = chunk.key, run
         self.letters.forget(letter.number)
-        self._chunks += 1
-        self._bytes += chunk.size
+        return self.keep_in_memory(chunk)
 
     def _write_soon(self) -> None:
         if not self._has_timer:
