@@ -283,7 +283,7 @@ class Backlog:
         Raises `OSError` if it cannot be written.
         """
         self.flush()
-        if self.changes.letters:  # it could not be written
+        if self._trouble is not None:
             raise OSError(errno.EIO, f"the spool cannot be written: {self._trouble}")
         chunk.key = self._key + 1
         run = self._with(counted)
@@ -343,7 +343,7 @@ class LettersInSpool:
         self._numbers.append(number)
         self._backlog.changes.letters.append(replace(letter, number=number))
         if len(self._numbers) > MAX_LETTERS:
-            self.remove(self._numbers[:1])
+            self._drop({self._numbers[0]})
 
     def list(self, after: int, most: int) -> Sequence[DeadLetter]:
         self._backlog.flush()
@@ -364,4 +364,8 @@ class LettersInSpool:
         gone = set(numbers) & set(self._numbers)
         self._numbers = [number for number in self._numbers if number not in gone]
         self._backlog.changes.forgotten.extend(gone)
+        self._drop(gone)
+        self._backlog.flush()  # who is told that they are forgotten does not meet them again after a kill
         return len(gone)
+
+    def _drop(self, gone: set[int]) -> None:
