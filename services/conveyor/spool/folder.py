@@ -19,10 +19,11 @@ from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger, Rows
 from conveyor.spool.leasebook import LeaseBook
 from conveyor.spool.settling import Remains, Restored, settle
-from conveyor.spool.store import Store, StoreError
+from conveyor.spool.store import CHECKPOINT_PAGES, Store, StoreError
 
-# Held back so that what is done can still be noted when the disk is full. A few transactions take less.
-RESERVE_BYTES = 1 << 20
+# Held back so that what is done can still be noted when the disk is full: the room to write all of the log back into
+# the database, so that the log can begin anew, and some for what is noted meanwhile.
+RESERVE_BYTES = 4096 * CHECKPOINT_PAGES + (1 << 20)
 TASKS = "tasks.db"
 
 

@@ -24,6 +24,7 @@ APPLICATION_ID = 0x436F6E76  # "Conv": tells our files from other people's
 # The write-ahead log is written back when it has so many pages of 4 KiB. Arbitrary: a few are too often, and what is
 # read at a start grows with it.
 CHECKPOINT_PAGES = 2048
+SHRINK_PAGES = 512  # at a time: the loop waits meanwhile
 MAX_CHECKED_BYTES = 256 << 20  # at the start, in about a second; damage in a larger one is found where it is read
 
 _SCHEMA = """
@@ -186,6 +187,17 @@ class Store:
                 if self._db.in_transaction:  # on some errors SQLite has rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise
+
+    def shrink(self) -> None:
+        """Give back to the disk what the files do not need: the log, and some of what deleted chunks have left.
+
+        Raises `StoreError` if the disk is too full for that.
+        """
+        with _told():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # As a script: `execute` would stop at the first page.
+            self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_progress(self, progress: Mapping[int, Progress]) -> None:
         self._db.executemany(
