@@ -106,7 +106,7 @@ class Spool:
             self.ledger = Ledger(rows, memory)
             self._held.remove(memory.number)  # it is the ledger's now
             for slot in restored.slots:
-                self.ledger.rows[slot.row].restore(slot.words)
+                self.ledger.rows[slot.row].restore(slot.words, slot.put)
             # Only now under their names: who dies before has the totals in the store, and nothing was done since.
             for kind in ("leases", "ledger"):
                 (self.folder / f"new-{kind}").rename(self.folder / f"{kind}-{restored.run.epoch}")
