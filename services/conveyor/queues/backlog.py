@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from conveyor.errors import RunBrokenError
 from conveyor.ledger import CLOSED_LEASES
 from conveyor.logs import fields
 from conveyor.queues.arena import Arena
@@ -248,11 +249,19 @@ class Backlog:
         return True
 
     def load(self) -> Iterator[tuple[StoredChunk, Ranges]]:
-        """Yield chunks that were on disk alone, with what of them is over, while there is room in memory."""
+        """Yield chunks that were on disk alone, with what of them is over, while there is room in memory.
+
+        Raises `RunBrokenError` if they cannot be read.
+        """
         if not self.tasks_on_disk or self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2:
             return
-        rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)
-        progress = self.store.progress([row.key for row in rows])
+        try:
+            rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)
+            progress = self.store.progress([row.key for row in rows])
+        except StoreError as error:
+            raise RunBrokenError(
+                f"the spool {self._spool.folder} cannot be read: {error}; what is left of the tasks is in it"
+            ) from error
         now_ns, now = time.monotonic_ns(), time.time()
         for row in rows:
             been = progress.get(row.key, Progress())

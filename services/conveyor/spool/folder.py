@@ -59,7 +59,9 @@ class Spool:
             ) from error
         except OSError as error:
             self.close()
-            raise ConfigurationError(f"the spool {self.folder} cannot be used: {error.strerror}") from error
+            raise ConfigurationError(
+                f"the spool {self.folder} cannot be used: {error.strerror}; give a folder that can be written to"
+            ) from error
         except BaseException:
             self.close()
             raise

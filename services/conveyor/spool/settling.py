@@ -63,8 +63,8 @@ def settle(
     is_over = not unfinished and all(slot.is_finished for slot in slots if slot.role == Role.PRODUCER)
     if run.name != name and not is_over:
         raise ConfigurationError(
-            f"the spool {store.path.parent} holds tasks of the pipeline {run.name!r}, not of {name!r}, or its producers "
-            "have more of them; run that one to its end, or give another folder"
+            f"the spool {store.path.parent} holds tasks of the pipeline {run.name!r}, not of {name!r}, or that one has "
+            "more to put; run it to its end, or give another folder"
         )
     if is_over:
         run, slots = RunRow(epoch=run.epoch), []  # it came to its end: the next one is a new one

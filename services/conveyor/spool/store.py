@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conveyor.errors import ConveyorError
 from conveyor.queues.codec import Codec
 from conveyor.queues.letters import Cause, DeadLetter
 from conveyor.spool.recovery import Progress
@@ -39,7 +40,7 @@ CREATE TABLE run (key INTEGER PRIMARY KEY, value TEXT);
 _LETTER = ", ".join(f.name for f in fields(DeadLetter) if f.name not in ("number", "payload"))
 
 
-class StoreError(Exception):
+class StoreError(ConveyorError):
     """The store cannot be read or written; the text says why."""
 
 
