@@ -248,12 +248,13 @@ class Backlog:
         self._bytes += chunk.size
         return True
 
-    def load(self) -> Iterator[tuple[StoredChunk, Ranges]]:
-        """Yield chunks that were on disk alone, with what of them is over, while there is room in memory.
+    def load(self, *, is_wanted: bool) -> Iterator[tuple[StoredChunk, Ranges]]:
+        """Yield chunks that were on disk alone, with what of them is over, if there is room in memory for many.
 
-        Raises `RunBrokenError` if they cannot be read.
+        If they are wanted, as somebody has nothing to do, there need only be some room. Raises `RunBrokenError` if they cannot be read.
         """
-        if not self.tasks_on_disk or self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2:
+        part = 1 if is_wanted else 2
+        if not self.tasks_on_disk or self._chunks > MAX_CHUNKS // part or self._bytes > MAX_BYTES // part:
             return
         try:
             rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)

@@ -271,9 +271,11 @@ class LeasedTaskQueue:
         """Have some of what is on disk alone in memory, if there is room."""
         if self._backlog is None:
             return
-        for chunk, done in self._backlog.load():
+        has_loaded = False
+        for chunk, done in self._backlog.load(is_wanted=self._leases.may_want):
             self._leases.accept(chunk, done)
-        if self._backlog.tasks_on_disk and self._leases.may_want:
+            has_loaded = True
+        if has_loaded and self._backlog.tasks_on_disk and self._leases.may_want:
             self._pump_soon()  # so few, or so small, that consumers are through with them before anything happens
 
     def _on_consumer(self, slot: int, line: socket.socket) -> None:
