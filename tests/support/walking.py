@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from conveyor.descriptors import Descriptor
-from conveyor.ledger import Row, State
+from conveyor.ledger import Flaw, Row, State
 from conveyor.queues import backlog, codec, leased, relief, retries
 from conveyor.queues.leased import LeasedTaskQueue
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet
-from conveyor.queues.letters import Cause
+from conveyor.queues.letters import Cause, DeadLetter
 from conveyor.queues.retries import Retries
 from conveyor.queues.seam import Counts, End, Failure, QueueEndedError
 from conveyor.queues.setup import Setup
@@ -225,7 +225,7 @@ class Start:
         for slot in range(PRODUCERS, PRODUCERS + CONSUMERS):
             self.consumers[slot] = self.consume(slot)
 
-    def letters(self) -> list[backlog.DeadLetter]:
+    def letters(self) -> list[DeadLetter]:
         return self.spool.store.letters(0, 10**6)
 
     # -- workers ---------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class Start:
         """Count a task that raised: a note, and then the count, from which on it is so."""
         world = self.world
         assert world.again[task] == RETRIES if is_final else world.again[task] < RETRIES
-        row._note(number, done, leased.Flaw.FINAL if is_final else leased.Flaw.AGAIN)
+        row._note(number, done, Flaw.FINAL if is_final else Flaw.AGAIN)
         yield
         if is_final:
             row.fail_task(number, done, 0)
