@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from support.stack import Stack
+from support.stack import ROOT, Stack
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
 SEED = int(os.environ.get("STORM_SEED", "1"))
+SPOOL = "/var/lib/conveyor"
 KILLS = int(os.environ.get("STACK_KILLS", "10"))
 OVERRIDE = """
 services:
@@ -64,6 +65,10 @@ def wait_for_the_end(stack: Stack) -> dict[str, Any]:
     """Return what the run says of itself, once its container has ended by itself."""
     wait_for("the end", lambda: ended(stack), 120.0)
     assert stack.container("conveyor")["State"]["ExitCode"] == 0
+    return last_line(stack)
+
+
+def last_line(stack: Stack) -> dict[str, Any]:
     logged = re.findall(r"{.*}", stack.compose("logs", "--no-log-prefix", "conveyor").stdout)
     last: dict[str, Any] = json.loads(logged[-1])
     assert last["message"] == "run ended"
@@ -112,3 +117,41 @@ def test_compose_stop_during_a_full_queue_leaves_the_rest_to_the_next_start() ->
 def full(metrics: str) -> bool:
     found = re.search(r"^conveyor_queue_size\S+ (\S+)", metrics, re.M)
     return found is not None and float(found[1]) >= 90
+
+
+POISON = """
+services:
+  conveyor:
+    restart: "no"
+    mem_limit: 256m
+    memswap_limit: 256m
+    volumes: ["%s:/poison.py:ro"]
+    command: [run, "/poison.py:poisoned", "poison=%s", --task-timeout, "%s", --max-attempts, "2"]
+"""
+TIMEOUT_SECONDS = 2.0
+
+
+def test_four_villains_among_ten_thousand_good_tasks_are_given_up_and_explained() -> None:
+    """One kills its worker, one hangs, one raises, and one eats memory until the kernel's killer comes."""
+    took = {}
+    for poison in ("no", "yes"):
+        stack = Stack(["conveyor"], POISON % (ROOT / "tests/support/poison.py", poison, TIMEOUT_SECONDS))
+        try:
+            stack.compose("up", "--detach", "--build", "conveyor")
+            wait_for("the end", lambda: ended(stack), 120.0)  # noqa: B023 - called here alone
+            last = last_line(stack)
+            letters = stack.compose("run", "--rm", "-T", "conveyor", "dead", "list", "--json", "--spool", SPOOL).stdout
+        finally:
+            stack.compose("down", "--volumes", "--timeout", "10")
+        took[poison] = last["seconds"]
+        assert last["exit_code"] == (1 if poison == "yes" else 0)
+    assert (last["produced"], last["processed"], last["dead_lettered"], last["failed"]) == (10_004, 10_001, 3, 1)
+    found = {letter["task"]: (letter["cause"], letter["error"], letter["attempts"]) for letter in json.loads(letters)}
+    assert found == {
+        "'kills'": ("death", "SIGKILL", 2),
+        "'hangs'": ("timeout", "SIGTERM", 2),
+        "'raises'": ("error", "ValueError", 1),
+        "'eats memory'": ("death", "SIGKILL", 2),
+    }
+    print(f"{took['no']} s without the villains, {took['yes']} s with them")
+    assert took["yes"] <= 1.2 * took["no"] + 2 * (TIMEOUT_SECONDS + 1.0)  # a second to eat all memory, or to be killed
