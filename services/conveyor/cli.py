@@ -264,7 +264,7 @@ def _status(given: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from conveyor.live import Picture
+    from conveyor.picture import Picture
 
     Console().print(Picture(run))
     return 0

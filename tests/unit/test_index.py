@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 import pytest
 
 from conveyor.exporter.index import document, policy
-from conveyor.exporter.obituaries import Obituary
 from conveyor.exporter.overview import Figure, Notice, Overview, Worker, overview
 from conveyor.exporter.pages import Pages, Request
 from conveyor.exporter.rates import Rates
+from conveyor.obituaries import Obituary
 from conveyor.snapshot import Death, RunStatistics, WorkerState
 from support.fakes import FakeLoop, FakeRun, make_run, make_slot
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conveyor import __version__
-from conveyor.exporter.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.exporter.rates import Since, tasks
-from conveyor.exporter.wording import brief, duration, encodable, iso
+from conveyor.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.snapshot import Ending, Phase, Role, RunStatistics, SlotStatistics
+from conveyor.wording import brief, duration, encodable, iso
 
 DOWN, FINISHED = "down", "finished"  # what a worker without a process is called; with one, its state
 

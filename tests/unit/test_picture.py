@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from conveyor.live import Picture
+from conveyor.picture import Picture
 from conveyor.snapshot import Phase, RestartReason, RunStatistics, WorkerState
 from support.fakes import make_run, make_slot
 
