@@ -1,4 +1,4 @@
-"""The command line: `conveyor run`, `status`, `workloads`, `bench`. Parses, checks, and calls; decides nothing itself.
+"""The command line: one function a command. Parses, checks, and calls; decides nothing itself.
 
 Every worker process imports this module too (it is the main module of the `conveyor` script), so whatever takes
 long to import is imported by the command that uses it.
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
     try:
         given = _parse(arguments)
-        commands = {"run": _run, "status": _status, "workloads": _workloads, "bench": _bench}
+        commands = {"run": _run, "status": _status, "top": _top, "workloads": _workloads, "bench": _bench}
         return commands[given.command](given)
     except ConveyorError as error:
         print(f"conveyor: {error}", file=sys.stderr)
@@ -89,7 +89,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"conveyor {conveyor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|workloads|bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|top|workloads|bench")
 
     run = commands.add_parser(
         "run",
@@ -111,6 +111,18 @@ def _parser() -> Parser:
     status = commands.add_parser("status", help="show a run that is going on", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.add_argument("--pid", type=int, help="of which run, if there are several")
+
+    top = commands.add_parser(
+        "top",
+        help="watch a run that is going on, on the whole terminal",
+        description="Watch a run that is going on, on the whole terminal: charts of its rates and its backlog, each "
+        "worker with its CPU and memory, the last deaths. It only reads: nothing here changes the run.",
+        epilog="keys: q or Ctrl-C quits; s and the arrows left and right choose what workers are sorted by. "
+        "exit codes: 0 you or the run ended it; 1 there is no run, or it was killed; 2 usage, or no terminal",
+        allow_abbrev=False,
+    )
+    top.add_argument("--pid", type=int, help="of which run, if there are several")
+    top.add_argument("--interval", metavar="S", default="1", help="seconds from one look to the next (1)")
     commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
 
     bench = commands.add_parser(
@@ -268,6 +280,12 @@ def _status(given: argparse.Namespace) -> int:
 
     Console().print(Picture(run))
     return 0
+
+
+def _top(given: argparse.Namespace) -> int:
+    from conveyor.top import watcher
+
+    return watcher.watch(given.pid, watcher.interval(given.interval))
 
 
 def _workloads(given: argparse.Namespace) -> int:

@@ -87,7 +87,8 @@ def crew(
     if shown:
         drawn.append(_table(shown, since, columns, width, sorted_by))
     if lines > 0 and len(shown) < len(slots):
-        drawn.append(_others(slots[len(shown) :]))
+        who = f"and {len(slots) - len(shown)} more" if shown else f"{len(slots)} workers"
+        drawn.append(_others(slots[len(shown) :], who))
     return drawn
 
 
@@ -118,11 +119,11 @@ def _heading(heading: str, sorted_by: str) -> Text:
     return Text(heading, "not dim bold underline" if heading == sorted_by else "")
 
 
-def _others(slots: Sequence[SlotStatistics]) -> Text:
+def _others(slots: Sequence[SlotStatistics], who: str) -> Text:
     """Return one line for the workers that there is no room for."""
     states = collections.Counter(state(slot).plain for slot in slots)
     summary = ", ".join(f"{number} {state}" for state, number in states.most_common())
-    return Text(f"and {len(slots)} more: {summary}", "dim", no_wrap=True, overflow="ellipsis")
+    return Text(f"{who}: {summary}", "dim", no_wrap=True, overflow="ellipsis")
 
 
 def state(slot: SlotStatistics) -> Text:

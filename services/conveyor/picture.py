@@ -41,9 +41,10 @@ class Picture:
         yield from crew(self.run.slots, since, COLUMNS, options.max_width, room - len(lines))
 
 
-def title(run: RunStatistics) -> Text:
+def title(run: RunStatistics, *, is_brief: bool = False) -> Text:
     """Return what runs, how far it has come and for how long."""
-    line = Text.assemble((printable(run.name), "bold"), f"  {run.queue.name} queue  {run.phase}")
+    queue = "" if is_brief else f"  {run.queue.name} queue"
+    line = Text.assemble((printable(run.name), "bold"), f"{queue}  {run.phase}")
     if run.queue.is_paused:
         line.append("  paused", "bold yellow")
     return line.append(f"  {duration(run.elapsed_seconds)}")
