@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
 import re
 import signal
+import socketserver
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from conveyor.snapshot import Ending, Phase
 from support.commands import command, environment
+from support.fakes import make_run, make_slot
 from support.runs import WORKLOADS, Run, running
 from support.terminal import Terminal, on_terminal
 from support.waiting import wait_for
@@ -220,15 +227,45 @@ def test_a_killed_run_ends_it_with_an_error(tmp_path: Path) -> None:
             await_line(terminal, rf"^conveyor: the run with pid {run.process.pid} died without a word: killed, most ")
 
 
+def test_a_run_that_has_no_room_for_one_more_watcher_is_not_taken_for_dead(tmp_path: Path) -> None:
+    (tmp_path / "conveyor").mkdir(mode=0o700)
+    run = make_run(make_slot("producer-1"), phase=Phase.ENDED, ending=Ending.DRAINED)
+    answer = json.dumps({"ok": dataclasses.asdict(run)}).encode() + b"\n"
+    farewells = iter([b"", b"", answer])
+
+    class Reluctant(socketserver.StreamRequestHandler):
+        """Looks like a run: answers, but has no farewell before the third time that it is asked for one."""
+
+        def handle(self) -> None:
+            self.wfile.write(answer if self.rfile.readline() == b"status\n" else next(farewells))
+
+    path = str(tmp_path / "conveyor" / "1.sock")
+    with socketserver.UnixStreamServer(path, Reluctant) as server, served(server):
+        with watch(tmp_path, "--pid", "1") as terminal:
+            assert end(terminal) == 0
+            await_line(terminal, "^the run with pid 1 has ended: drained, exit code 0$")
+
+
+@contextlib.contextmanager
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
 def test_while_the_run_is_stopped_it_says_since_when_and_goes_on_after(tmp_path: Path, run: Run) -> None:
     with watch(tmp_path) as terminal:
         await_line(terminal, TITLE)
         run.process.send_signal(signal.SIGSTOP)
         try:
-            await_line(terminal, r"^ no answer for 0:00:02: the run is stopped, or very busy$")
+            silence = await_line(terminal, r"^ no answer for (\S+): the run is stopped, or very busy$")
             terminal.type("s")
             await_line(terminal, "sort by tasks")  # keys work
-            await_line(terminal, r"^ no answer for 0:00:0[3-9]: ")
+            await_line(terminal, rf"^ no answer for (?!{silence[1]})")
         finally:
             run.process.send_signal(signal.SIGCONT)
         wait_for("no complaint", lambda: terminal.screen.lines and not shows(terminal, "no answer"))

@@ -33,14 +33,14 @@ class Key(enum.Enum):
 
 
 # Arrows come in two spellings; whatever else a terminal sends is matched too, so that its letters are no keys.
-_SEQUENCE = re.compile(rb"\x1b[\[O][0-9;]*([~A-Za-z])|\x1b?(.)", re.DOTALL)
+_SEQUENCE = re.compile(rb"\x1b[\[O][0-9;]*([~A-Za-z])|\x1b.?|(.)", re.DOTALL)
 _ARROWS = {b"C": Key.NEXT, b"D": Key.BEFORE}
 _LETTERS = {b"q": Key.QUIT, b"Q": Key.QUIT, b"\x03": Key.QUIT, b"s": Key.NEXT, b"S": Key.BEFORE}
 
 
 def keys(data: bytes) -> list[Key]:
     """Return the keys that stand for something in what a terminal sent."""
-    found = [_ARROWS.get(match[1]) if match[1] else _LETTERS.get(match[2]) for match in _SEQUENCE.finditer(data)]
+    found = [_ARROWS.get(arrow) or _LETTERS.get(letter) for arrow, letter in _SEQUENCE.findall(data)]
     return [key for key in found if key is not None]
 
 

@@ -46,10 +46,10 @@ class UsageReader:
             process = self._processes[pid] if is_known else self._meet(pid)
             if process is None:
                 return None
-            cpu = process.cpu_percent() / 100
-            return Usage(cpu if is_known else None, process.memory_info().rss)
+            cpu, memory_bytes = process.cpu_percent() / 100, process.memory_info().rss
         except psutil.Error:
             return None
+        return Usage(cpu if is_known else None, memory_bytes) if memory_bytes else None  # a zombie has none
 
     def _meet(self, pid: int) -> psutil.Process | None:
         process = psutil.Process(pid)
