@@ -82,8 +82,8 @@ def figures(run: RunStatistics, since: Since, width: int) -> Text:
 
 
 def _redelivered(queue: QueueStatistics) -> tuple[int, str]:
-    """Return how many deliveries were made again, and for which reasons, where there is more than the usual one."""
-    reasons = [f"{number:,} {reason}" for reason, number in queue.redeliveries.items() if number]
+    """Return how many deliveries were made again, and for which reasons, where that is known."""
+    reasons = [f"{reason} {number:,}" for reason, number in queue.redeliveries.items() if number]
     total = max(queue.redelivered, sum(queue.redeliveries.values()))
     return total, f" ({', '.join(reasons)})" if reasons else ""
 

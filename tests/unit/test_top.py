@@ -303,7 +303,7 @@ def test_a_pause_the_oldest_task_and_what_was_given_again_are_told() -> None:
     lines = drawn(page(run))
     assert lines[0].startswith("bakery  joinable queue  running  paused  0:01:00")
     text = "\n".join(lines)
-    for words in ("delayed 7", "redelivered 5 (2 death, 3 error)", "dead letters 1", "dead letters kept 4"):
+    for words in ("delayed 7", "redelivered 5 (death 2, error 3)", "dead letters 1", "dead letters kept 4"):
         assert words in text
     assert "queue: 1,004 of 1,000, the oldest for 3.2 s" in text
 
