@@ -67,6 +67,9 @@ def figures(run: RunStatistics, since: Since, width: int) -> Text:
         ("unfinished", f"{queue.unfinished:,}", "magenta"),
         ("processed", f"{run.total('processed'):,} ({processed:,.1f}/s)", "green"),
     ]
+    if run.consumers_least != run.consumers_most:
+        bounds = f"{run.consumers_least:,} to {run.consumers_most:,}"
+        told.append(("consumers", f"{run.live(Role.CONSUMER):,} of {bounds}", "cyan"))
     if queue.delayed:
         told.append(("delayed", f"{queue.delayed:,}", "yellow"))
     found = [

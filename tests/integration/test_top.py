@@ -329,6 +329,17 @@ def test_without_a_run_it_says_so_and_touches_nothing(tmp_path: Path) -> None:
         assert b"\x1b" not in terminal.raw
 
 
+def test_a_run_that_does_not_answer_at_all_is_not_waited_for(tmp_path: Path, run: Run) -> None:
+    run.process.send_signal(signal.SIGSTOP)
+    try:
+        with watch(tmp_path) as terminal:
+            assert end(terminal) == 1
+            await_line(terminal, r"the run does not answer within 5 s$")
+            assert b"\x1b" not in terminal.raw
+    finally:
+        run.process.send_signal(signal.SIGCONT)
+
+
 def test_without_a_terminal_it_names_what_does_without(tmp_path: Path) -> None:
     shown = command(tmp_path, "top")
     assert (shown.returncode, shown.stdout) == (2, "")

@@ -92,6 +92,11 @@ def test_a_pause_the_spool_and_what_was_tried_again_are_told() -> None:
     assert drawn(dataclasses.replace(RUN, queue=ill))[4].rstrip() == "spool /data  300 MiB  No space left on device"
 
 
+def test_a_number_of_consumers_that_follows_the_backlog_is_told_with_its_bounds() -> None:
+    assert "consumers 1 of 1 to 12" in "".join(drawn(dataclasses.replace(RUN, consumers_least=1, consumers_most=12)))
+    assert "consumers" not in "".join(drawn(RUN))
+
+
 def test_an_unbounded_queue_has_no_room_to_show() -> None:
     run = dataclasses.replace(RUN, queue=dataclasses.replace(RUN.queue, capacity=0))
     assert "waiting 1,004  " in drawn(run)[1]

@@ -25,7 +25,7 @@ from conveyor.wording import brief, duration, printable, size
 
 Line = list[Segment]
 
-DEATH_LINES = 2  # of each; the log has it whole
+DEATH_LINES = 3  # of each; the log has it whole
 _COMFORT = 9  # lines of the table that come before a second death, or higher charts
 
 
