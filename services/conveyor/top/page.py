@@ -17,11 +17,12 @@ from conveyor.crew import BUSY, FAILED, IN_TASK, PER_S, PID, RESTARTS, TASKS, Co
 from conveyor.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.picture import beside, figures, spool_line, title, troubles
 from conveyor.snapshot import Death, QueueStatistics, RunStatistics
-from conveyor.top.history import SPAN_SECONDS, History, Sample
+from conveyor.top.charts import CHARTS
+from conveyor.top.history import SPAN_SECONDS, History
 from conveyor.top.ranking import Ranking
-from conveyor.top.sparkline import ASCII, BLOCKS, sparkline
+from conveyor.top.sparkline import ASCII, BLOCKS
 from conveyor.top.usage import Usage
-from conveyor.wording import brief, duration, printable, size
+from conveyor.wording import duration, printable, size
 
 Line = list[Segment]
 
@@ -91,7 +92,7 @@ class Page:
         higher = [lines for lines, from_height in ((2, 32), (3, 44)) if height >= from_height]
         return [
             Demand("title", 1, 1),
-            Demand("notices", 1, min(2, lengths["notices"])),
+            Demand("notices", 1, min(lengths["notices"], max(2, height // 6))),
             Demand("figures", 1, min(lengths["figures"], max(2, height // 4))),
             Demand("crew", 1, 1),
             *([Demand("spool", 1, 1)] if spool is not None and spool.trouble else []),
@@ -186,59 +187,3 @@ def _death(death: Death, obituary: Obituary, now: float) -> Text:
     return Text.assemble(
         (obituary.slot, "bold"), " ", (death.how, "bold red"), f" {ago} ago{task}  ", (printable(obituary.story), "dim")
     )
-
-
-# -- the charts --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """One count over the last minutes: how fast it grew, or what it came to."""
-
-    block: str
-    label: str
-    colour: str
-    read: Callable[[History, int], list[float | None]]
-    write: Callable[[float], str]
-
-    def draw(self, history: History, width: int, lines: int, glyphs: str) -> list[Text]:
-        """Return the chart, its label at the left, its last and its largest value at the right if there is room."""
-        label_width = len("processed/s ")
-        right_width = 24 if width >= 60 else 11 if width >= 36 else 0
-        values = self.read(history, max(1, width - label_width - right_width))
-        right = self._last_and_largest(values)[: None if right_width > 11 else 1]
-        texts = [f"{self.label:{label_width}}", *[" " * label_width] * (lines - 1)]
-        drawn = [
-            Text.assemble(text, (chart, self.colour), no_wrap=True)
-            for text, chart in zip(texts, sparkline(values, lines, glyphs), strict=False)
-        ]
-        if drawn and right_width:
-            drawn[0].append(" ".join(right).rjust(right_width))
-        return drawn
-
-    def _last_and_largest(self, values: Sequence[float | None]) -> list[str]:
-        known = [value for value in values if value is not None]
-        return [self.write(known[-1]), f"max {self.write(max(known))}"] if known else [""]
-
-
-def _whole(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _produced(sample: Sample) -> int:
-    return sample.produced
-
-
-def _processed(sample: Sample) -> int:
-    return sample.processed
-
-
-def _waiting(sample: Sample) -> int:
-    return sample.waiting
-
-
-CHARTS = (
-    Chart("produced", "produced/s", "blue", lambda history, cells: history.rates(cells, _produced), brief),
-    Chart("processed", "processed/s", "green", lambda history, cells: history.rates(cells, _processed), brief),
-    Chart("backlog", "waiting", "dark_orange", lambda history, cells: history.levels(cells, _waiting), _whole),
-)
