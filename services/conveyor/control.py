@@ -326,6 +326,8 @@ def _receive(path: Path, client: socket.socket) -> dict[str, object] | None:
     try:
         with client.makefile("rb") as stream:
             answer = json.loads(stream.readline() or b"null")
+    except ConnectionResetError:  # it died, or dropped us, before it had read what we asked
+        return None
     except TimeoutError:
         raise ControlError(f"{path}: the run does not answer within {CLIENT_SECONDS:g} s") from None
     except (OSError, ValueError) as error:

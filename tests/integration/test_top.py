@@ -90,7 +90,7 @@ def test_it_fills_the_terminal_and_goes_on(tmp_path: Path, run: Run) -> None:
         before = await_line(terminal, r"produced ([\d,]+) ")
         await_line(terminal, rf"produced (?!{before[1]} )[\d,]+ ")
         await_line(terminal, r"^produced/s +[▁▂▃▄▅▆▇█]+ +[\d.,]+ max [\d.,]+$")
-        await_line(terminal, r"^waiting +▁+ +\d+ max \d+$")
+        await_line(terminal, r"^waiting +[▁▂▃▄▅▆▇█]+ +\d+ max \d+$")
         for name in ("producer-1", "consumer-1", "consumer-2"):
             row = await_line(terminal, rf"^{name} +(busy|idle|blocked) .* \d+% +\d+ MiB .* {run.worker(name).pid}$")
             assert row

@@ -147,3 +147,16 @@ def test_a_run_that_is_gone_says_no_farewell(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(ControlError, match="no run with pid 1 answers"):
         control.Farewell(1)
+
+
+def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "conveyor").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "conveyor" / "1.sock"))
+        listener.listen()
+        with contextlib.closing(control.Farewell(1)) as farewell:
+            listener.accept()[0].close()
+            assert farewell.read() is None

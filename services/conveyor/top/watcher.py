@@ -56,9 +56,14 @@ def watch(pid: int | None, interval_seconds: float) -> int:
     """
     screen = Screen()
     pid = control.find(pid)
-    run = control.status(pid)
+    farewell = control.Farewell(pid)  # before the first question: a run that has answered that knows of this, too
+    try:
+        run = control.status(pid)
+    except ControlError:
+        farewell.close()
+        raise
     with contextlib.closing(Loop()) as loop:
-        watcher = Watcher(pid, run, screen, loop)
+        watcher = Watcher(pid, run, farewell, screen, loop)
         with contextlib.closing(watcher), _signals(loop, watcher), screen:
             watcher.start(interval_seconds)
             while watcher.end is None:
@@ -81,8 +86,8 @@ def _conclude(end: End, run: RunStatistics, pid: int, screen: Screen) -> int:
 class Watcher:
     """What is known of the run that is watched, and of what the user wants to see of it. Lives in its loop."""
 
-    def __init__(self, pid: int, run: RunStatistics, screen: Screen, loop: Loop) -> None:
-        """Watch the run with this pid, of which this was read first. Raises `ControlError` if it is gone by now."""
+    def __init__(self, pid: int, run: RunStatistics, farewell: control.Farewell, screen: Screen, loop: Loop) -> None:
+        """Watch the run with this pid, of which this was read first."""
         self.run = run
         self.end: End | None = None
         self._pid = pid
@@ -94,7 +99,7 @@ class Watcher:
         self._is_asking = False
         self._answered = time.monotonic()
         self._patience_seconds = SILENCE_SECONDS
-        self._farewell = control.Farewell(pid)
+        self._farewell = farewell
         self._take(run)
 
     def start(self, interval_seconds: float) -> None:
