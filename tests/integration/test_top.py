@@ -189,6 +189,16 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, run: Run, number: signal.Sign
         assert end(terminal) == 0
 
 
+@pytest.mark.parametrize("is_controlling", [True, False], ids=["with SIGHUP", "without"])
+def test_it_does_not_outlive_its_terminal(tmp_path: Path, run: Run, is_controlling: bool) -> None:
+    top = [sys.executable, "-m", "conveyor", "top", *OFTEN]
+    with on_terminal(top, environment(tmp_path), is_controlling=is_controlling) as terminal:
+        await_line(terminal, HELP)
+        terminal.hang_up()
+        wait_for("the end", lambda: terminal.process.poll() is not None)
+        assert terminal.process.returncode == 0
+
+
 def test_an_error_of_its_own_gives_the_terminal_back(tmp_path: Path, run: Run) -> None:
     broken = (
         "import conveyor.cli, conveyor.top.page\n"

@@ -159,6 +159,12 @@ class Terminal:
         """Return whether the terminal shows what is typed, as it does between two commands."""
         return bool(termios.tcgetattr(self._descriptor)[3] & termios.ECHO)
 
+    def hang_up(self) -> None:
+        """Be gone, as a window that is closed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
     def ended(self) -> bool:
         """Return whether the process has ended; its output is read while it has not."""
         return self.screen is not None and self.process.poll() is not None
@@ -197,8 +203,9 @@ def on_terminal(
         **every,  # type: ignore[call-overload]
     ) as process:
         os.close(theirs)
+        terminal = Terminal(process, ours, Screen(width, height))
         try:
-            yield Terminal(process, ours, Screen(width, height))
+            yield terminal
         finally:
             process.kill()
-            os.close(ours)
+            terminal.hang_up()

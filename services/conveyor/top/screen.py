@@ -56,12 +56,9 @@ class Screen:
                 "`conveyor status` prints the same once"
             )
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a name in letters that it has not
-        self._attributes_before: list[int | list[bytes | int]] | None = None
-
-    @property
-    def input(self) -> int | None:
+        self.input = sys.stdin.fileno() if sys.stdin.isatty() else None
         """The descriptor that keys come from, if any do."""
-        return sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._attributes_before: list[int | list[bytes | int]] | None = None
 
     def __enter__(self) -> Screen:
         self.enter()
