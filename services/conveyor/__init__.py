@@ -12,7 +12,7 @@ The map of the package, from the top; a module imports only what stands below it
     cli  targets  top/  live  control          how a run is asked for, steered and seen
     exporter/
     imap  pipeline  results  report            what runs, and what it came to
-    picture  crew  obituaries  wording         how that is drawn and told
+    picture  lineup  obituaries  wording       how that is drawn and told
     supervisor  roster  slot  feeding          who watches
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works

@@ -15,7 +15,7 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from conveyor.crew import BUSY, FAILED, IN_TASK, PER_S, PID, RESTARTS, TASKS, Since, crew, is_down
+from conveyor.lineup import BUSY, FAILED, IN_TASK, PER_S, PID, RESTARTS, TASKS, Since, is_down, lineup
 from conveyor.snapshot import QueueStatistics, Role, RunStatistics
 from conveyor.wording import duration, printable, size
 
@@ -38,7 +38,7 @@ class Picture:
         # The last line is kept free for the cursor, so that nothing ever scrolls.
         room = sys.maxsize if self.height is None else self.height - 1
         yield SegmentLines(lines[:room], new_lines=True)
-        yield from crew(self.run.slots, since, COLUMNS, options.max_width, room - len(lines))
+        yield from lineup(self.run.slots, since, COLUMNS, options.max_width, room - len(lines))
 
 
 def title(run: RunStatistics, *, is_brief: bool = False) -> Text:

@@ -37,7 +37,7 @@ LAYERS = [
     ["top.usage"],
     ["top"],
     ["picture"],
-    ["crew", "obituaries"],
+    ["lineup", "obituaries"],
     ["wording"],
     ["feeding"],
     ["results"],

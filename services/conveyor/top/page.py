@@ -13,7 +13,7 @@ from rich.segment import Segment, SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from conveyor.crew import BUSY, FAILED, IN_TASK, PER_S, PID, RESTARTS, TASKS, Column, Since, crew
+from conveyor.lineup import BUSY, FAILED, IN_TASK, PER_S, PID, RESTARTS, TASKS, Column, Since, lineup
 from conveyor.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.picture import beside, figures, spool_line, title, troubles
 from conveyor.snapshot import Death, QueueStatistics, RunStatistics
@@ -77,7 +77,7 @@ class Page:
         for chart in CHARTS:
             drawn = chart.draw(self.history, width, granted[chart.block], ASCII if options.ascii_only else BLOCKS)
             blocks[chart.block] = draw(*drawn)
-        blocks["crew"] = draw(*self._crew(width, granted["crew"]))
+        blocks["lineup"] = draw(*self._lineup(width, granted["lineup"]))
         blocks["gap"] = [[] for _ in range(height - sum(granted.values()))]
         yield SegmentLines([line for name in ORDER for line in blocks[name]], new_lines=True)
 
@@ -94,17 +94,17 @@ class Page:
             Demand("title", 1, 1),
             Demand("notices", 1, min(lengths["notices"], max(2, height // 6))),
             Demand("figures", 1, min(lengths["figures"], max(2, height // 4))),
-            Demand("crew", 1, 1),
+            Demand("lineup", 1, 1),
             *([Demand("spool", 1, 1)] if spool is not None and spool.trouble else []),
             Demand("fill", 1, 1),
             *(Demand(block, 1, 1) for block in ("processed", "backlog", "produced")),
             Demand("help", 1, 1),
             Demand("spool", 1, lengths["spool"]),
             Demand("deaths", 1, min(DEATH_LINES, lengths["deaths"])),
-            Demand("crew", min(workers, 3), min(workers, _COMFORT)),
+            Demand("lineup", min(workers, 3), min(workers, _COMFORT)),
             *(Demand(chart.block, lines, lines) for lines in higher for chart in CHARTS),
             Demand("deaths", 1, min(2 * DEATH_LINES, lengths["deaths"])),
-            Demand("crew", min(workers, 3), workers),
+            Demand("lineup", min(workers, 3), workers),
             Demand("deaths", 1, lengths["deaths"]),
         ]
 
@@ -119,9 +119,9 @@ class Page:
         silence = f" no answer for {duration(self.silent_seconds)}: the run is stopped, or very busy "
         return [Text(silence, "bold white on red"), *troubles(self.run)]
 
-    def _crew(self, width: int, lines: int) -> list[Table | Text]:
+    def _lineup(self, width: int, lines: int) -> list[Table | Text]:
         slots = self.ranking.sort(self.run.slots, self.usage)
-        return crew(slots, self._since, _columns(self.usage), width, lines, self.ranking.value)
+        return lineup(slots, self._since, _columns(self.usage), width, lines, self.ranking.value)
 
     def _deaths(self, draw: Callable[..., list[Line]]) -> list[Line]:
         now = self.run.started_at + self.run.elapsed_seconds
@@ -137,7 +137,8 @@ class Page:
 
 
 ORDER = (
-    "title", "notices", "figures", "fill", "produced", "processed", "backlog", "spool", "crew", "gap", "deaths", "help",
+    "title", "notices", "figures", "fill", "produced", "processed", "backlog", "spool", "lineup", "gap", "deaths",
+    "help",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 
-from conveyor.crew import tasks
+from conveyor.lineup import tasks
 from conveyor.snapshot import SlotStatistics
 from conveyor.top.usage import Usage
 

@@ -70,7 +70,7 @@ RESTARTS = Column("restarts", 8, lambda slot, _: str(sum(slot.restarts.values())
 PID = Column("pid", 7, lambda slot, _: str(slot.pid or ""))
 
 
-def crew(
+def lineup(
     slots: Sequence[SlotStatistics],
     since: Since,
     columns: Sequence[Column],
