@@ -1,4 +1,4 @@
-"""The command line: one function a command. Parses, checks, and calls; decides nothing itself.
+"""The command line: `conveyor run`, `status`, `scale` and so on. Parses, checks, and calls; decides nothing itself.
 
 Every worker process imports this module too (it is the main module of the `conveyor` script), so whatever takes
 long to import is imported by the command that uses it.
@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import signal
 import stat
 import sys
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PID_HELP = "of which run, if there are several; for root also one of another user"
+STEERING = {
+    "scale": "Change the number of consumers of a run. Those that are too many leave after the task that they are in. "
+    "With MIN..MAX their number follows the backlog from now on, with N it stays.",
+    "pause": "Have a run begin no more tasks. Those in hand are finished; producers go on while there is room.",
+    "resume": "Have a paused run go on. So does draining, and a SIGTERM.",
+    "drain": "Have a run stop producing, finish what is unfinished, and end. Waits for the end of its process, however "
+    "long that takes; to interrupt the waiting changes nothing for the run. (A SIGTERM to the run drains too, within "
+    "its --drain-timeout.)",
+}
 INTERRUPTED = 130  # as shells call the end by SIGINT, where no run was there to drain
 
 
@@ -44,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
     try:
         given = _parse(arguments)
-        commands = {"run": _run, "status": _status, "top": _top, "workloads": _workloads, "bench": _bench}
-        return commands[given.command](given)
+        return COMMANDS[given.command](given)
     except ConveyorError as error:
         print(f"conveyor: {error}", file=sys.stderr)
         return error.exit_code
@@ -89,7 +99,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"conveyor {conveyor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|status|top|workloads|bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
 
     run = commands.add_parser(
         "run",
@@ -110,19 +120,9 @@ def _parser() -> Parser:
 
     status = commands.add_parser("status", help="show a run that is going on", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print one JSON object")
-    status.add_argument("--pid", type=int, help="of which run, if there are several")
-
-    top = commands.add_parser(
-        "top",
-        help="watch a run that is going on, on the whole terminal",
-        description="Watch a run that is going on, on the whole terminal: charts of its rates and its backlog, each "
-        "worker with its CPU and memory, the last deaths. It only reads: nothing here changes the run.",
-        epilog="keys: q or Ctrl-C quits; s and the arrows left and right choose what workers are sorted by. "
-        "exit codes: 0 you or the run ended it; 1 there is no run, or it was killed; 2 usage, or no terminal",
-        allow_abbrev=False,
-    )
-    top.add_argument("--pid", type=int, help="of which run, if there are several")
-    top.add_argument("--interval", metavar="S", default="1", help="seconds from one look to the next (1)")
+    status.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+    _add_top(commands)
+    _add_steering(commands)
     commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
 
     bench = commands.add_parser(
@@ -140,6 +140,38 @@ def _parser() -> Parser:
     bench.add_argument("--json", metavar="FILE", help="write all figures to this file, or to standard output with -")
     bench.add_argument("--picture", metavar="FILE", help="draw the rates as an SVG")
     return parser
+
+
+def _add_top(commands: argparse._SubParsersAction[Parser]) -> None:
+    top = commands.add_parser(
+        "top",
+        help="watch a run that is going on, on the whole terminal",
+        description="Watch a run that is going on, on the whole terminal: charts of its rates and its backlog, each "
+        "worker with its CPU and memory, the last deaths. It only reads: nothing here changes the run.",
+        epilog="keys: q or Ctrl-C quits; s and the arrows left and right choose what workers are sorted by. "
+        "exit codes: 0 you or the run ended it; 1 there is no run, or it was killed; 2 usage, or no terminal",
+        allow_abbrev=False,
+    )
+    top.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+    top.add_argument("--interval", metavar="S", default="1", help="seconds from one look to the next (1)")
+
+
+def _add_steering(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add what changes a run that is going on."""
+    for word, meaning in STEERING.items():
+        summary, _, _ = meaning.partition(".")
+        command = commands.add_parser(
+            word,
+            help=summary[0].lower() + summary[1:],
+            description=meaning,
+            epilog="exit codes: 0 done; 1 no run, or it does not answer, or cannot do it now; 2 usage",
+            allow_abbrev=False,
+        )
+        command.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+        if word == "scale":
+            command.add_argument("change", metavar="consumers=N|MIN..MAX", help="their number, or bounds for it")
+        if word == "drain":
+            command.add_argument("--no-wait", action="store_true", help="return as soon as the run has begun to drain")
 
 
 # -- run ---------------------------------------------------------------------------------------------------
@@ -288,6 +320,32 @@ def _top(given: argparse.Namespace) -> int:
     return watcher.watch(given.pid, watcher.interval(given.interval))
 
 
+def _scale(given: argparse.Namespace) -> int:
+    from conveyor import control, steering
+
+    bounds = steering.bounds_of([given.change])
+    print(control.steer(f"scale consumers={bounds}", given.pid))
+    return 0
+
+
+def _steer(given: argparse.Namespace) -> int:
+    from conveyor import control
+
+    print(control.steer(given.command, given.pid))
+    return 0
+
+
+def _drain(given: argparse.Namespace) -> int:
+    from conveyor import control
+
+    did, ending = control.drain(given.pid)
+    print(did, flush=True)
+    if not given.no_wait:
+        select.select([ending], [], [])
+    os.close(ending)
+    return 0
+
+
 def _workloads(given: argparse.Namespace) -> int:
     for name in SHIPPED:
         about = targets.describe(targets.load(name))
@@ -303,6 +361,18 @@ def _bench(given: argparse.Namespace) -> int:
     asked = {name: value for name, value in vars(given).items() if name != "command"}
     return command.run(command.options(**asked))
 
+
+COMMANDS = {
+    "run": _run,
+    "status": _status,
+    "top": _top,
+    "scale": _scale,
+    "pause": _steer,
+    "resume": _steer,
+    "drain": _drain,
+    "workloads": _workloads,
+    "bench": _bench,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,6 +21,7 @@ from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row, State
 from conveyor.queues import codec
 from conveyor.queues.seam import Intake, Lease, QueueEndedError
+from conveyor.recycling import Lifespan, Limits
 
 # An idle consumer shows a sign of life at least this often.
 BEAT_SECONDS = 1.0
@@ -41,6 +42,7 @@ class Consumption:
         interruptions: Interruptions,
         descriptor: int,
         keeps_results: bool,
+        limits: Limits,
     ) -> None:
         self._pid = os.getpid()
         self._intake = intake
@@ -51,17 +53,21 @@ class Consumption:
         self._descriptor = descriptor
         self._succeeded: int = row.done[0]
         self._stride = 1
+        self._lifespan = Lifespan(limits)
         self._seen: set[type[Exception]] = set()
 
-    def run(self) -> None:
-        """Do one lease after another, until the queue ends or the supervisor asks to stop."""
+    def run(self) -> State:
+        """Do one lease after another until the queue ends, or this process has done enough; return which.
+
+        Raises `StopRequestedError` if the supervisor asks to stop.
+        """
         row, intake = self._row, self._intake
-        while True:
+        while not self._lifespan.is_over:
             try:
                 with self._interruptions:
                     lease = intake.take(BEAT_SECONDS)
             except QueueEndedError:
-                return
+                return State.FINISHED
             began_ns = _now_ns()
             if lease is None:
                 row.beat(began_ns)
@@ -73,20 +79,22 @@ class Consumption:
             row.enter(State.REPORTING, ended_ns)
             intake.report(lease, done, ended_ns - began_ns)
             row.enter(State.RUNNING, ended_ns)
+        return State.RECYCLED
 
     def _work_off(self, lease: Lease, began_ns: int) -> int:
-        """Do the tasks of a lease, until its time is spent or the supervisor takes the rest; return how many."""
-        row, done, now_ns = self._row, 0, began_ns
+        """Do the tasks of a lease until its time or this process's is spent, or the rest is taken; return how many."""
+        row, lifespan, done, now_ns = self._row, self._lifespan, 0, began_ns
         count = lease.last - lease.first
         tasks = codec.tasks_of(lease.codec, lease.payload, lease.count, lease.first, lease.last)
         while done < count:
-            stride = row.allowed(lease.number, done, min(self._stride, count - done))
+            stride = row.allowed(lease.number, done, min(self._stride, count - done, lifespan.tasks_left))
             if not stride:
                 break
             row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
             stride_ns = now_ns
             finished, now_ns = self._do(tasks, stride, lease, lease.first + done, now_ns)
             done += finished
+            lifespan.spend(finished, now_ns)
             took_ns = now_ns - stride_ns
             if took_ns > 4 * STRIDE_NS:
                 self._stride = max(1, self._stride // 8)

@@ -1,9 +1,10 @@
-"""The control socket: how `conveyor status` and `conveyor top` speak to a run on the same machine.
+"""The control socket: how `conveyor status`, `top`, `scale` and the others speak to a run on the same machine.
 
 A Unix socket of mode 0600 in a folder of mode 0700, answered in the supervisor's loop; whoever is not this user
-or root is refused. One line asks, one line of JSON answers. Nothing on the network can reach it.
+or root is refused. One line asks (`steering.py` has what), one line of JSON answers. Nothing on the network can reach
+it.
 
-`status` is answered at once, `farewell` when the run is over: who waits for that knows at once of the end, and
+One request is kept here: `farewell` is answered when the run is over. Who waits for that knows at once of the end, and
 whether it was one, as a run that is SIGKILLed says nothing.
 
 What happens when a run is SIGKILLed: its socket file stays, and the next client that finds it dead removes it.
@@ -12,19 +13,18 @@ What happens when a run is SIGKILLed: its socket file stays, and the next client
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from conveyor.errors import ControlError
+from conveyor import sockets, steering
+from conveyor.errors import ConfigurationError, ControlError
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.snapshot import RunStatistics, from_plain
@@ -35,22 +35,10 @@ log = logging.getLogger(__name__)
 CLIENT_SECONDS = 5.0
 MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
+FAREWELL = "farewell"
 FAREWELL_SECONDS = 0.2  # for one that does not read its farewell; it is waited for if the farewell is over 200 KB
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
-
-
-def folder() -> Path:
-    """Return where the sockets of this user's runs are."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "conveyor" if runtime else Path(f"/tmp/conveyor-{os.getuid()}")
-
-
-def _check_folder() -> None:
-    """Raise `OSError` unless the folder is this user's alone: others can make one of its name below /tmp."""
-    status = folder().lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder()} is not a folder of this user alone; remove it, or set its mode to 0700")
 
 
 # -- the run's side ----------------------------------------------------------------------------------------
@@ -99,22 +87,16 @@ class ControlServer:
         if data and b"\n" not in client.request and len(client.request) < MAX_REQUEST_BYTES:
             return
         self._loop.unwatch(client.socket.fileno())
-        if client.request.strip() == b"farewell" and len(self._waiting) < MAX_CLIENTS:
+        if client.request.decode(errors="replace").split() == [FAREWELL]:
             self._keep(client)
-            return
-        client.answer = json.dumps(self._answer(client.request)).encode() + b"\n"
-        self._send(client)
-
-    def _answer(self, request: bytes) -> dict[str, object]:
-        match request.strip():
-            case b"status":
-                return {"ok": dataclasses.asdict(self._supervisor.statistics())}
-            case b"farewell":
-                return {"error": f"{MAX_CLIENTS} others watch this run already"}
-        return {"error": f"{request[:40]!r} is not a request; allowed: status, farewell"}
+        else:
+            self._answer(client, steering.answer(self._supervisor, client.request))
 
     def _keep(self, client: Client) -> None:
         """Keep a client until the run is over; whatever comes from it meanwhile is its end."""
+        if len(self._waiting) >= MAX_CLIENTS:
+            self._answer(client, {"error": f"{MAX_CLIENTS} others watch this run already"})
+            return
         self._clients.remove(client)
         self._waiting.add(client)
         self._loop.watch(client.socket.fileno(), functools.partial(self._forget, client))
@@ -125,12 +107,16 @@ class ControlServer:
         client.socket.close()
 
     def _bid_farewell(self) -> None:
-        farewell = json.dumps(self._answer(b"status")).encode() + b"\n"
+        farewell = json.dumps(steering.answer(self._supervisor, b"status")).encode() + b"\n"
         for client in list(self._waiting):
             client.socket.settimeout(FAREWELL_SECONDS)
             with contextlib.suppress(OSError):  # it has gone, or does not read
                 client.socket.sendall(farewell)
             self._forget(client)
+
+    def _answer(self, client: Client, answer: steering.Answer) -> None:
+        client.answer = json.dumps(answer).encode() + b"\n"
+        self._send(client)
 
     def _send(self, client: Client) -> None:
         if client not in self._clients:
@@ -165,7 +151,7 @@ class ControlServer:
 @contextlib.contextmanager
 def serving(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
     """Answer on the control socket while the run lasts; without one, if none can be made, the run goes on."""
-    path = folder() / f"{os.getpid()}.sock"
+    path = sockets.folder() / f"{os.getpid()}.sock"
     try:
         listener = _listen(path)
     except OSError as error:
@@ -182,7 +168,7 @@ def serving(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
 
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_folder()
+    sockets.check(path.parent)
     unready = path.with_suffix(".new")
     unready.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -201,7 +187,7 @@ def _listen(path: Path) -> socket.socket:
 def _is_allowed(client: socket.socket) -> bool:
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (os.getuid(), 0)
+    return uid in (os.getuid(), sockets.ROOT)
 
 
 # -- the client's side -------------------------------------------------------------------------------------
@@ -209,21 +195,12 @@ def _is_allowed(client: socket.socket) -> bool:
 
 def find(pid: int | None) -> int:
     """Return the pid of this user's only run, if none is given. Raises `ControlError`."""
-    if pid is not None:
-        return pid
-    path = _only_run()
-    if path is None:
-        raise _no_run(pid)
-    return int(path.stem)
+    return int(_find(pid).stem)
 
 
 def status(pid: int | None) -> RunStatistics:
     """Return the statistics of this user's run, or of the one with this pid. Raises `ControlError`."""
-    path = _only_run() if pid is None else _path(pid)
-    answer = _ask(path, b"status") if path is not None else None
-    if path is None or answer is None:
-        raise _no_run(pid)
-    return _understood(path, answer)
+    return _understood(ask("status", pid))
 
 
 class Farewell:
@@ -231,13 +208,13 @@ class Farewell:
 
     def __init__(self, pid: int) -> None:
         """Be told of the end of the run with this pid. Raises `ControlError`."""
-        self._path = _path(pid)
+        self._path = _find(pid)
         connection = _connect(self._path)
         if connection is None:
             raise _no_run(pid)
         self._connection = connection
         try:
-            connection.sendall(b"farewell\n")
+            connection.sendall(FAREWELL.encode() + b"\n")
         except OSError as error:
             connection.close()
             raise ControlError(f"{self._path}: {error}") from error
@@ -248,38 +225,79 @@ class Farewell:
     def read(self) -> RunStatistics | None:
         """Return the run as it ended, or None if it said nothing. Raises `ControlError` if it will not tell."""
         answer = _receive(self._path, self._connection)
-        return None if answer is None else _understood(self._path, answer)
+        return None if answer is None else _understood(answer)
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _path(pid: int) -> Path:
-    return folder() / f"{pid}.sock"
-
-
-def _no_run(pid: int | None) -> ControlError:
-    which = f"with pid {pid} " if pid is not None else ""
-    return ControlError(f"no run {which}answers in {folder()}; start one with `conveyor run`")
-
-
-def _understood(path: Path, answer: dict[str, object]) -> RunStatistics:
+def _understood(answer: dict[str, object]) -> RunStatistics:
     try:
         return from_plain(answer)
     except (TypeError, KeyError, ValueError) as error:
-        raise ControlError(f"{path}: the answer is not understood: is the run of another version?") from error
+        raise ControlError("the run's answer is not understood: is it of another version?") from error
+
+
+def steer(request: str, pid: int | None) -> str:
+    """Have this user's run, or the one with this pid, do something; return what it did. Raises what `ask` raises."""
+    return str(ask(request, pid).get(steering.DID, ""))
+
+
+def drain(pid: int | None) -> tuple[str, int]:
+    """Drain a run; return what it did, and a descriptor that is readable once its process has ended."""
+    path = _find(pid)
+    try:
+        ending = os.pidfd_open(int(path.stem))  # before we ask: it may be quick
+    except ProcessLookupError:
+        raise _no_run(pid) from None
+    try:
+        return str(_asked(path, "drain", pid).get(steering.DID, "")), ending
+    except ControlError:
+        os.close(ending)
+        raise
+
+
+def ask(request: str, pid: int | None) -> dict[str, object]:
+    """Return what this user's run answers, or the one with this pid.
+
+    Raises `ControlError` if there is none, or it does not answer, or cannot do it now, and `ConfigurationError` if it
+    could never do it.
+    """
+    return _asked(_find(pid), request, pid)
+
+
+def _asked(path: Path, request: str, pid: int | None) -> dict[str, object]:
+    answer = _ask(path, request.encode())
+    if answer is None:
+        raise _no_run(pid)
+    return answer
+
+
+def _no_run(pid: int | None) -> ControlError:
+    if pid is not None:
+        return ControlError(f"no run with pid {pid} answers; start one with `conveyor run`")
+    others = " (one of another user: --pid N)" if os.getuid() == sockets.ROOT else ""
+    return ControlError(f"no run answers in {sockets.folder()}; start one with `conveyor run`{others}")
+
+
+def _find(pid: int | None) -> Path:
+    """Return where the run listens, at least until a moment ago."""
+    try:
+        path = _only_run() if pid is None else sockets.of_run(pid)
+    except FileNotFoundError:
+        path = None
+    except OSError as error:
+        raise ControlError(str(error)) from error
+    if path is None:
+        raise _no_run(pid)
+    return path
 
 
 def _only_run() -> Path | None:
-    """Return the socket of the one run that there is, if any."""
-    try:
-        _check_folder()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ControlError(str(error)) from error
+    """Return the socket of the one run that there is, if any. Raises `OSError` if the folder is not ours alone."""
+    sockets.check(sockets.folder())
     paths = []
-    for path in sorted(folder().glob("*.sock")):
+    for path in sorted(sockets.folder().glob("*.sock")):
         if (client := _connect(path)) is not None:
             client.close()
             paths.append(path)
@@ -335,6 +353,8 @@ def _receive(path: Path, client: socket.socket) -> dict[str, object] | None:
     match answer:
         case {"ok": dict(ok)}:
             return ok
+        case {"error": str(reason), "exit_code": ConfigurationError.exit_code}:
+            raise ConfigurationError(reason)
         case {"error": str(reason)}:
             raise ControlError(f"{path}: {reason}")
         case None:

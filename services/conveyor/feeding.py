@@ -81,7 +81,7 @@ class FeedSlot(Slot):
 
     def _feed(self, outlet: LeasedOutlet) -> None:
         row = self._ledger.rows[self._index]
-        interruptions = Interruptions(self._ledger, Order.STOP_PRODUCING)
+        interruptions = Interruptions(self._ledger, row, Order.STOP_PRODUCING)
         row.enter(State.RUNNING, time.monotonic_ns())
         try:
             Production(outlet, row, interruptions).run(iter(self._iterable))

@@ -1,11 +1,14 @@
 """How a worker is asked to stop: a SIGTERM from the supervisor, obeyed only where nothing is in hand.
 
+Only one that is in its task for too long is not waited for: it shows where it is, and dies.
+
 Used by the two loops of a worker process; `worker.main` installs it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -14,7 +17,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from conveyor.ledger import Ledger, Order
+from conveyor.ledger import Ledger, Order, Row
 
 # So long after a SIGTERM the supervisor may take to say that it had one too.
 ORDER_SECONDS = 0.5
@@ -31,9 +34,12 @@ class Interruptions:
     that somebody sends to this process alone kills it, as it would without us.
     """
 
-    def __init__(self, ledger: Ledger, order: Order) -> None:
+    def __init__(self, ledger: Ledger, row: Row, order: Order, descriptor: int = 2) -> None:
+        """Obey this order, and what the row is ordered; a task that takes too long is shown on the descriptor."""
         self._ledger = ledger
+        self._row = row
         self._order = order
+        self._descriptor = descriptor
         self._allowed = False
         self.requested = False
 
@@ -47,13 +53,15 @@ class Interruptions:
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         until = time.monotonic() + ORDER_SECONDS
-        while self._ledger.order is Order.WORK:
+        while self._ledger.order is Order.WORK and not self._row.is_called:
             if time.monotonic() > until:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGTERM)
+                _die_of_sigterm()
             time.sleep(ORDER_SECONDS / 50)  # in a signal handler: the order is a word that nothing tells of
-        if self._ledger.order < self._order:  # a drain: consumers go on until they are told
-            return
+        if self._row.is_out_of_time:
+            faulthandler.dump_traceback(self._descriptor)
+            _die_of_sigterm()
+        if self._ledger.order < self._order and not self._row.must_leave:
+            return  # a drain, in which consumers go on until they are told; or a task that has ended just in time
         self.requested = True
         if self._allowed:
             self._allowed = False  # one is enough: the next may find us flushing
@@ -67,7 +75,7 @@ class Interruptions:
     def __enter__(self) -> None:
         self._allowed = True
         # The order is looked at as well: user code may have put a handler of its own in the place of ours.
-        if self.requested or self._ledger.order >= self._order:
+        if self.requested or self._ledger.order >= self._order or self._row.must_leave:
             self._allowed = False
             raise StopRequestedError
 
@@ -75,6 +83,11 @@ class Interruptions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._allowed = False
+
+
+def _die_of_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _block_sigterm() -> None:

@@ -54,6 +54,8 @@ _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 _WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 _LOW = (1 << (64 - _HALT_TASKS)) - 1  # of a lease's number, as much as fits beside them
+# What the leave word says: stay; leave between two tasks; from here on, be out of time in the task after so many.
+_STAY, _LEAVE_NOW, _OUT_OF_TIME = 0, 1, 2
 
 
 class State(enum.IntEnum):
@@ -65,6 +67,7 @@ class State(enum.IntEnum):
     STOPPING = 3
     FINISHED = 4  # the last store of a process that leaves because its work is over
     FAILED = 5  # the last store of one that leaves before that
+    RECYCLED = 6  # the last store of one that has done, or grown to, as much as one process may: another goes on
 
 
 class Order(enum.IntEnum):
@@ -141,13 +144,13 @@ class Row:
         self._words[_HEARTBEAT] = now_ns
 
     def open_lease(self, number: int, tasks: int, now_ns: int) -> bool:
-        """Take so many tasks in hand, or return False: the supervisor has taken them back before.
+        """Take so many tasks in hand, or return False: they were taken back before, or this process is to leave.
 
         A process that dies from here on was in the first of them that is not finished.
         """
         words = self._words
         words[_LEASE] = number  # stored before the order is read: see `revoke`
-        if number <= words[_VOID]:
+        if number <= words[_VOID] or words[_LEAVE] == _LEAVE_NOW:
             return False
         words[_TASK_BEGAN] = now_ns
         words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + tasks
@@ -156,6 +159,8 @@ class Row:
 
     def allowed(self, number: int, finished: int, tasks: int) -> int:
         """Return how many of the next tasks of the open lease the supervisor lets pass; `finished` are before them."""
+        if self._words[_LEAVE] == _LEAVE_NOW:
+            return 0
         halt = self._words[_HALT]
         if halt >> _HALT_TASKS != number & _LOW:
             return tasks
@@ -232,8 +237,24 @@ class Row:
         self._words[_STOP] = 1
 
     def relent(self) -> None:
-        """Take back the order to look after each task."""
-        self._words[_STOP] = 0
+        """Take back the order to look after each task, but for one who is to leave."""
+        self._words[_STOP] = self._words[_LEAVE] == _LEAVE_NOW
+
+    def order_leave(self) -> None:
+        """Order a consumer to leave after the task that it is in, with nothing in hand. A SIGTERM ends its wait."""
+        self._words[_LEAVE] = _LEAVE_NOW
+        self._words[_STOP] = 1
+
+    def time_out(self, finished: int) -> None:
+        """Say that the task after so many finished ones has taken too long. The SIGTERM that follows ends the process.
+
+        The number is what makes it safe: should the task end meanwhile, the next one is not meant.
+        """
+        self._words[_LEAVE] = _OUT_OF_TIME + finished
+
+    def pardon(self, *, leaves: bool) -> None:
+        """Take back `time_out`: the task has ended after all. Whether the consumer is to leave is as before."""
+        self._words[_LEAVE] = _LEAVE_NOW if leaves else _STAY
 
     def void(self, number: int) -> None:
         """Order a consumer to pass over every lease up to this one that it has not opened."""
@@ -253,11 +274,32 @@ class Row:
         words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + 1
         words[_ABANDONED] += 1  # with this store the task is in hand no more
 
+    def employ(self) -> None:
+        """Forget what the process before the next one was ordered."""
+        self._words[_LEAVE] = _STAY
+        self._words[_STOP] = 0
+
     def withdraw(self) -> None:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
         self._words[_OFFERED] = self._words[_PUT]
 
     # -- read by anybody ----------------------------------------------------------------------------------
+
+    @property
+    def must_leave(self) -> bool:
+        """Whether the supervisor has ordered this consumer to leave between two tasks."""
+        return self._words[_LEAVE] == _LEAVE_NOW
+
+    @property
+    def is_called(self) -> bool:
+        """Whether a SIGTERM to this process alone comes from the supervisor."""
+        return self._words[_LEAVE] != _STAY
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether it is the task in hand now that has taken too long."""
+        words = self._words
+        return words[_LEAVE] == _OUT_OF_TIME + words[_DONE] + sum(words[_FAILED:_WAITS])
 
     def read(self, now_ns: int) -> Tally:
         """Return the row as it stands. Take `now_ns` before the call: no watch then reads backwards."""

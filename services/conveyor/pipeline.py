@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Any, Unpack
 
 from conveyor import logs
-from conveyor.cpus import usable_cpus
 from conveyor.errors import ConfigurationError
 from conveyor.feeding import FeedSlot
 from conveyor.ledger import Ledger
@@ -27,10 +26,12 @@ from conveyor.processes import Starter, check_sendable
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.seam import TaskQueue
 from conveyor.queues.setup import Setup
+from conveyor.recycling import Limits
 from conveyor.report import Report
 from conveyor.results import Inbox, Results
 from conveyor.roster import Roster
-from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, Settings, read
+from conveyor.scaling import Bounds
+from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, RunOptions, Settings, of_options
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
 from conveyor.supervisor import Plan, Supervisor
@@ -79,13 +80,14 @@ class Pipeline:
     """Producers that make tasks, a queue that carries them, consumers that do them.
 
     `consumer` is called once for each task. `consumers` is the number of its processes: by default the CPUs
-    that may be used. `maxsize` bounds the waiting tasks; 0 means no bound. `consumer_name` names the nth
+    that may be used; or a pair (least, most), between which it follows the backlog. `maxsize` bounds
+    the waiting tasks; 0 means no bound. `consumer_name` names the nth
     consumer slot, counted from 1. Raises `ConfigurationError` for what cannot run.
     """
 
     producers: Sequence[Producer]
     consumer: Callable[[Any], object]
-    consumers: int | None = None
+    consumers: int | tuple[int, int] | None = None
     maxsize: int = 1000
     queue: str = DEFAULT_KIND
     name: str = "pipeline"
@@ -97,11 +99,10 @@ class Pipeline:
             raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
         if not callable(self.consumer):
             raise ConfigurationError(f"consumer: {self.consumer!r} is not a function")
-        if self.consumers is not None and (
-            not isinstance(self.consumers, int) or not 1 <= self.consumers <= MAX_WORKERS
-        ):
+        if not _is_number_or_range(self.consumers):
             raise ConfigurationError(
-                f"consumers: {self.consumers!r} is not allowed; give a number from 1 to {MAX_WORKERS}"
+                f"consumers: {self.consumers!r} is not allowed; give a number from 1 to {MAX_WORKERS}, or two of them, "
+                "the least and the most"
             )
         if len(self.producers) > MAX_WORKERS:
             raise ConfigurationError(f"{len(self.producers)} producers are not allowed; give at most {MAX_WORKERS}")
@@ -111,44 +112,41 @@ class Pipeline:
             )
         if self.queue not in KINDS:
             raise ConfigurationError(f"queue: {self.queue!r} is not allowed; give one of {', '.join(KINDS)}")
+        if self._bounds.least != self._bounds.most and not KINDS[self.queue].can_be_steered:
+            raise ConfigurationError(
+                f"consumers: {self._bounds} is not allowed with the queue {self.queue!r}, whose consumers are a fixed "
+                "number; give one number, or the queue 'leased'"
+            )
         names = [*self._producer_names(), *self._consumer_names()]
         if odd := [name for name in names if not name or not name.isprintable()]:
             raise ConfigurationError(f"a worker cannot be called {odd[0]!r}; give a name that can be printed")
         if twice := {name for name, number in collections.Counter(names).items() if number > 1}:
             raise ConfigurationError(f"each worker needs a name of its own; twice there: {', '.join(sorted(twice))}")
 
-    def run(
-        self,
-        *,
-        metrics: str = "off",
-        drain_timeout: float = 8.0,
-        start_method: str = "forkserver",
-        max_attempts: int = 3,
-    ) -> Report:
+    def run(self, **options: Unpack[RunOptions]) -> Report:
         """Do all the work and report on it.
 
-        `metrics` is HOST:PORT, or off. A task is given up once it was in hand at `max_attempts` deaths. SIGTERM or
-        SIGINT drains for at most `drain_timeout` seconds, a second one stops at once. Raises `ConfigurationError`
-        before any worker starts: a function that cannot be sent to a process, a port that is taken.
-        """
-        return self._run(_settings(metrics, drain_timeout, start_method, max_attempts))
+        `metrics` is HOST:PORT, or off (the default). A task is given up once it was in hand at `max_attempts` deaths
+        (3); a consumer longer than `task_timeout` seconds in one task is killed, which is one of these. A consumer
+        process is replaced after `max_tasks_per_worker` tasks, or once it has grown to `max_memory_per_worker` bytes.
+        SIGTERM or SIGINT drains for at most `drain_timeout` seconds (8), a second one stops at once. All options are in
+        `conveyor.settings.RunOptions`, and mean what those of the command line mean.
 
-    def results(
-        self,
-        *,
-        metrics: str = "off",
-        drain_timeout: float = 8.0,
-        start_method: str = "forkserver",
-        max_attempts: int = 3,
-    ) -> Results:
+        Raises `ConfigurationError` before any worker starts: a function that cannot be sent to a process, a port that
+        is taken.
+        """
+        return self._run(of_options(options))
+
+    def results(self, **options: Unpack[RunOptions]) -> Results:
         """Do all the work in the background, and return an iterator over what the consumers return, as it comes.
 
-        Tasks are pulled and done only as fast as results are read. A killed worker costs no result, and repeats none.
+        It takes the options that `run` takes. Tasks
+        are pulled and done only as fast as results are read. A killed worker costs no result, and repeats none.
         Raises `ConfigurationError`, also for another queue than `leased`, which carry no results.
         """
         if self.queue != "leased":
             raise ConfigurationError(f"queue: {self.queue!r} carries no results; give 'leased'")
-        settings = _settings(metrics, drain_timeout, start_method, max_attempts)
+        settings = of_options(options)
         self._check_picklable()
         inbox, stops = Inbox(), StopRequests()
         return Results(lambda: self._run(settings, inbox, stops), inbox, stops.now)
@@ -188,8 +186,8 @@ class Pipeline:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             starter = Starter(settings.start_method, self._modules())
-            ledger = Ledger(len(self.producers) + len(self._consumer_names()))
-            queue = KINDS[self.queue](
+            ledger = Ledger(self._ledger_rows())
+            queue: TaskQueue = KINDS[self.queue](
                 Setup(
                     capacity=self.maxsize,
                     context=starter.context,
@@ -202,7 +200,7 @@ class Pipeline:
             )
             stack.callback(queue.dispose)
             if inbox is not None:
-                inbox.resume = functools.partial(loop.call_soon, queue.resume)
+                inbox.on_room = functools.partial(loop.call_soon, queue.notice_room)
             plan = self._plan(settings, queue, ledger, starter, show_output, inbox)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
@@ -219,7 +217,6 @@ class Pipeline:
         show_output: Callable[[str], None] | None,
         inbox: Inbox | None,
     ) -> Plan:
-        producer_names, consumer_names = self._producer_names(), self._consumer_names()
         slots = [
             FeedSlot(name, producer.iterable, queue, ledger, index, inbox)
             if isinstance(producer, Feed) and inbox is not None
@@ -232,20 +229,23 @@ class Pipeline:
                 index=index,
                 may_restart=producer.may_restart,
             )
-            for index, (name, producer) in enumerate(zip(producer_names, self.producers, strict=True))
+            for index, (name, producer) in enumerate(zip(self._producer_names(), self.producers, strict=True))
         ]
-        slots += [
-            Slot(
-                name=name,
+        limits = Limits(settings.max_tasks_per_worker, settings.max_memory_per_worker)
+        first = len(slots) - 1
+
+        def new_consumer(number: int) -> Slot:
+            return Slot(
+                name=self.consumer_name(number),
                 role=Role.CONSUMER,
-                work=functools.partial(_consume, self.consumer, queue, inbox is not None),
+                work=functools.partial(_consume, self.consumer, queue, inbox is not None, limits),
                 queue=queue,
                 ledger=ledger,
-                index=index,
+                index=first + number,
                 may_restart=True,
             )
-            for index, name in enumerate(consumer_names, start=len(slots))
-        ]
+
+        slots += [new_consumer(number) for number in range(1, self._bounds.least + 1)]
         return Plan(
             name=self.name,
             roster=Roster(slots, redelivers=not queue.can_break),
@@ -254,13 +254,28 @@ class Pipeline:
             starter=starter,
             drain_timeout_seconds=settings.drain_timeout_seconds,
             show_output=show_output,
+            consumers=self._bounds,
+            new_consumer=new_consumer,
+            task_timeout_seconds=settings.task_timeout_seconds,
         )
+
+    def _ledger_rows(self) -> int:
+        """Return for how many slots there is room: if their number may change, for as many as there may ever be.
+
+        Rows that are not used cost next to nothing: the memory is made when it is written to.
+        """
+        consumers = MAX_WORKERS if KINDS[self.queue].can_be_steered else self._bounds.most
+        return len(self.producers) + consumers
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds.of(self.consumers)
 
     def _producer_names(self) -> list[str]:
         return [producer.name or f"producer-{n}" for n, producer in enumerate(self.producers, start=1)]
 
     def _consumer_names(self) -> list[str]:
-        return [self.consumer_name(n) for n in range(1, (self.consumers or usable_cpus()) + 1)]
+        return [self.consumer_name(n) for n in range(1, self._bounds.most + 1)]
 
     def _modules(self) -> list[str]:
         """The modules that hold the workload's functions, for the fork server to import."""
@@ -279,18 +294,20 @@ def _produce(producer: Producer, queue: TaskQueue, slot: int) -> Produce:
     return Produce(producer.function, producer.args, producer.kwargs, queue.outlet(slot))
 
 
-def _consume(function: Callable[[Any], object], queue: TaskQueue, keeps_results: bool, slot: int) -> Consume:
-    return Consume(function, queue.intake(slot), keeps_results)
+def _consume(
+    function: Callable[[Any], object], queue: TaskQueue, keeps_results: bool, limits: Limits, slot: int
+) -> Consume:
+    return Consume(function, queue.intake(slot), keeps_results, limits)
 
 
-def _settings(metrics: str, drain_timeout: float, start_method: str, max_attempts: int) -> Settings:
-    flags = {
-        "metrics": metrics,
-        "drain_timeout_seconds": drain_timeout,
-        "start_method": start_method,
-        "max_attempts": max_attempts,
-    }
-    return read({name: str(value) for name, value in flags.items()}, {})
+def _is_number_or_range(consumers: object) -> bool:
+    """Return whether this can be the number of consumers; None can."""
+    if consumers is None:
+        return True
+    match consumers if isinstance(consumers, tuple) else (consumers, consumers):
+        case int(least), int(most):
+            return 1 <= least <= most <= MAX_WORKERS
+    return False
 
 
 def _check_picklable(what: str, value: object) -> None:

@@ -28,7 +28,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.has_room = True
-        self.resume: Callable[[], None] = lambda: None
+        self.on_room: Callable[[], None] = lambda: None
         """Called when there is room again, in the reader's thread."""
         self.error: BaseException | None = None
         """What ended the run, or the tasks, too early: to be raised after the last result."""
@@ -84,7 +84,7 @@ class Inbox:
         with self._changed:
             self.has_room = len(self._outcomes) <= MAX_UNREAD // 2 and self._bytes <= MAX_UNREAD_BYTES // 2
         if self.has_room:
-            self.resume()
+            self.on_room()
 
 
 class Results(Iterator[Any]):

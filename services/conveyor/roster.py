@@ -44,32 +44,44 @@ class Roster:
         """Keep these slots; `redelivers` says that their queue has an abandoned task done by another."""
         self._redelivers = redelivers
         self.slots = tuple(slots)
-        self.producers = tuple(slot for slot in self.slots if slot.role is Role.PRODUCER)
-        self.consumers = tuple(slot for slot in self.slots if slot.role is Role.CONSUMER)
+        """All of them. Whoever reads in another thread reads this once: it is replaced when slots are added."""
+
+    @property
+    def producers(self) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.role is Role.PRODUCER)
+
+    @property
+    def consumers(self) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.role is Role.CONSUMER)
+
+    def add(self, slots: Iterable[Slot]) -> None:
+        """Have these slots too."""
+        self.slots = (*self.slots, *slots)
 
     def read(self) -> Reading:
         """Return all slots as they stand now."""
         for _ in range(READ_ATTEMPTS):
-            pids = [slot.pid for slot in self.slots]
+            known = self.slots
+            pids = [slot.pid for slot in known]
             unix_time, now_ns = time.time(), time.monotonic_ns()
-            tallies = self._tallies(now_ns)
-            slots = tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in self.slots)
+            tallies = _tallies(known, now_ns)
+            slots = tuple(slot.statistics(tallies[slot], now_ns, unix_time) for slot in known)
             if [slot.pid for slot in slots] != pids:
                 continue  # one came or went meanwhile: what it had in hand does not go with who is there
             if self._owed(tallies) <= 0:
                 break
             time.sleep(READ_PAUSE_SECONDS)
-        return Reading(slots=self._with_proven(slots, tallies), tallies=tuple(tallies[slot] for slot in self.slots))
+        return Reading(slots=self._with_proven(known, slots, tallies), tallies=tuple(tallies[slot] for slot in known))
 
     def _with_proven(
-        self, slots: tuple[SlotStatistics, ...], tallies: Mapping[Slot, Tally]
+        self, known: Iterable[Slot], slots: tuple[SlotStatistics, ...], tallies: Mapping[Slot, Tally]
     ) -> tuple[SlotStatistics, ...]:
         """Count as put what was started, though its producer, interrupted for long, has only announced it."""
         owed = self._owed(tallies)
         if owed <= 0:
             return slots
         shown = []
-        for slot, seen in zip(self.slots, slots, strict=True):
+        for slot, seen in zip(known, slots, strict=True):
             announced = slot.doubts + int(tallies[slot].offered > tallies[slot].put)
             proven = min(owed, announced) if slot.role is Role.PRODUCER else 0
             owed -= proven
@@ -83,18 +95,19 @@ class Roster:
 
     def settle_doubts(self) -> None:
         """Count what producers put just before they died, as far as the consumers have shown that they did."""
-        owed = self._owed(self._tallies(time.monotonic_ns())) if self.doubts else 0
+        owed = self._owed(_tallies(self.slots, time.monotonic_ns())) if self.doubts else 0
         for slot in self.producers:
             proven = max(0, min(owed, slot.doubts))
             slot.doubts -= proven
             slot.proven += proven
             owed -= proven
 
-    def _tallies(self, now_ns: int) -> dict[Slot, Tally]:
-        # Consumers first: whatever they have started by then, its producer has put by the time it is read.
-        return {slot: slot.tally(now_ns) for slot in (*self.consumers, *self.producers)}
-
     def _owed(self, tallies: Mapping[Slot, Tally]) -> int:
         """Return the tasks that were started and are not yet counted as put."""
         owed = sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())
         return owed - sum(tally.abandoned for tally in tallies.values()) if self._redelivers else owed
+
+
+def _tallies(slots: Iterable[Slot], now_ns: int) -> dict[Slot, Tally]:
+    # Consumers first: whatever they have started by then, its producer has put by the time it is read.
+    return {slot: slot.tally(now_ns) for slot in sorted(slots, key=lambda slot: slot.role is Role.PRODUCER)}

@@ -10,11 +10,13 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from conveyor.errors import ConfigurationError
 from conveyor.logs import FORMATS
 from conveyor.processes import START_METHODS
 from conveyor.queues import DEFAULT_KIND, KINDS
+from conveyor.scaling import Bounds
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 80  # of a wrong value, in a message
@@ -41,7 +43,7 @@ class Settings:
     """What a run may be told from outside. None in the first four leaves it to the workload, elsewhere: no limit."""
 
     producers: int | None = None
-    consumers: int | None = None
+    consumers: Bounds | None = None
     queue: str | None = None
     maxsize: int | None = None
     max_attempts: int = 3
@@ -72,6 +74,11 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def bounds(text: str) -> Bounds:
+    """Return what the text says of the number of consumers: N, MIN..MAX or MIN.. ; raise `ValueError` if nothing."""
+    return Bounds.parse(text, MAX_WORKERS)
 
 
 _workers = _whole(1, MAX_WORKERS)
@@ -162,9 +169,14 @@ class Option:
     help: str
 
     @property
+    def keyword(self) -> str:
+        """Its name as an argument in Python."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return "CONVEYOR_" + self.flag.removeprefix("--").replace("-", "_").upper()
+        return f"CONVEYOR_{self.keyword.upper()}"
 
     def read(self, text: str, source: str) -> object:
         """Return the value; raise `ConfigurationError` naming the source, the text and what is allowed."""
@@ -176,7 +188,13 @@ class Option:
 
 OPTIONS = (
     Option("producers", "--producers", "N", _workers, "number of producer processes (the workload's)"),
-    Option("consumers", "--consumers", "N", _workers, "number of consumer processes (the workload's, or usable CPUs)"),
+    Option(
+        "consumers",
+        "--consumers",
+        "N|MIN..MAX",
+        bounds,
+        "number of consumer processes, or bounds between which it follows the backlog (the workload's, or usable CPUs)",
+    ),
     Option("queue", "--queue", "KIND", _one_of(*KINDS), f"{' or '.join(KINDS)} (the workload's, or {DEFAULT_KIND})"),
     Option("maxsize", "--maxsize", "N", _room, "most tasks waiting, 0 for no bound (the workload's, or 1000)"),
     Option("max_attempts", "--max-attempts", "N", _attempts, "deaths at one task before it is given up (3)"),
@@ -222,3 +240,30 @@ def read(flags: Mapping[str, object], environment: Mapping[str, str]) -> Setting
         elif text := environment.get(option.variable):
             values[option.field] = option.read(text, option.variable)
     return Settings(**values)  # type: ignore[arg-type]
+
+
+class RunOptions(TypedDict, total=False):
+    """What `Pipeline.run` and `Pipeline.results` take: options by their names in Python; None is as if not given."""
+
+    metrics: str
+    drain_timeout: float
+    start_method: str
+    max_attempts: int
+    retries: int
+    retry_delay: float
+    task_timeout: float | None
+    max_tasks_per_worker: int | None
+    max_memory_per_worker: int | str | None
+    spool: str | Path | None
+    spool_sync: str
+
+
+def of_options(options: RunOptions) -> Settings:
+    """Return the settings of a run that Python code starts; it serves no metrics unless asked to.
+
+    Raises `ConfigurationError` for a value that is not allowed, and `TypeError`, as Python does, for another name.
+    """
+    if unknown := sorted(options.keys() - RunOptions.__annotations__.keys()):
+        raise TypeError(f"{unknown[0]!r} is no option of a run; there are {', '.join(RunOptions.__annotations__)}")
+    given: Mapping[str, object] = {"metrics": "off", **options}
+    return read({option.field: given.get(option.keyword) for option in OPTIONS}, {})

@@ -28,6 +28,7 @@ from conveyor.worker import Assignment, Consume, Produce, main
 
 _STDOUT, _STDERR = 1, 2
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+_LAST_WORDS = (State.FINISHED, State.FAILED, State.RECYCLED)
 _FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
 
 
@@ -55,6 +56,8 @@ class Slot:
         self.output: LineReader | None = None
         self.finished = False
         """The work of this slot is over: it left by itself, as it should."""
+        self.retired = False
+        """No process is wanted here any more, or for now; the one that is in it, if any, has been told to leave."""
         self.given_up = False
         """Its process died and no other will follow."""
         self.doubts = 0
@@ -68,6 +71,8 @@ class Slot:
         self.dump: list[str] = []
         """What the present process wrote as it crashed."""
         self._memory_bytes: int | None = None
+        self._told_to_leave_at: float | None = None
+        self._out_of_time = False
         self._work_before = 0
         self._work = work
         self._queue = queue
@@ -81,6 +86,11 @@ class Slot:
     def over(self) -> bool:
         """Whether no process will be in this slot any more."""
         return self.finished or self.given_up
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a process should be in this slot."""
+        return not (self.finished or self.retired)
 
     def start(self, starter: Starter, capture_output: bool) -> list[int]:
         """Put a new process in; return the descriptors to watch: its end, its messages, its output if captured.
@@ -113,6 +123,7 @@ class Slot:
         row, now_ns = self._ledger.rows[self._index], time.monotonic_ns()
         before = self.tally(now_ns)
         row.settle(now_ns)  # once more: a process that we had to kill may have stored something on its way out
+        row.employ()
         row.enter(State.STARTING, now_ns)
         try:
             process = starter.start(main, assignment, self.name)
@@ -130,13 +141,15 @@ class Slot:
         self._started_at, self._started = time.time(), time.monotonic()
         self.process, self.pid = process, process.pid
         self.dump, self._memory_bytes = [], None
+        self._told_to_leave_at, self._out_of_time = None, False
         self._work_before = before.processed + before.put
         return [process.sentinel, *self._descriptors]
 
     def bury(self, *, by_us: bool) -> Death | None:
-        """Take the ended process out; return how it died, or None if its work was over.
+        """Take the ended process out; return how it died, or None if it left as it should.
 
-        A task in its hands counts as abandoned, unless it was the supervisor that ended the process.
+        One that has done as much as a process may counts as a death here, with that as its cause. A task in its hands
+        counts as abandoned, unless it was the supervisor that ended the process.
         """
         process = self.process
         assert process is not None
@@ -159,7 +172,8 @@ class Slot:
         process.close()
         self.last_exit_code = exit_code
         if tally.state is State.FINISHED and casualty is None:
-            self.death, self.finished = None, True
+            # One that was told to leave may be wanted again by now.
+            self.death, self.finished = None, self.retired or self._told_to_leave_at is None
             return None
         if tally.offered > tally.put:
             self.doubts += 1
@@ -173,6 +187,7 @@ class Slot:
             was_useful=tally.processed + tally.put > self._work_before,
             memory_bytes=self._memory_bytes,
             stack="\n".join(self.dump),
+            cause=self._cause(tally),
         )
         if casualty is not None:
             self.death = replace(
@@ -185,6 +200,37 @@ class Slot:
                 is_dead_letter=casualty.is_dead_letter,
             )
         return self.death
+
+    def _cause(self, tally: Tally) -> RestartReason | None:
+        if self._out_of_time:
+            return RestartReason.HEARTBEAT
+        return RestartReason.RECYCLE if tally.state is State.RECYCLED else None
+
+    def retire(self) -> None:
+        """Want no process here any more: one that is there leaves after the task that it is in."""
+        self.retired = True
+        if self.process is None:
+            self.finished = True
+            return
+        self._queue.retire(self._index)
+        self._told_to_leave_at = time.monotonic()
+        self._ledger.rows[self._index].order_leave()
+        self.signal(signal.SIGTERM)
+
+    def engage(self) -> None:
+        """Want a process here again."""
+        self.retired = self.finished = False
+
+    def time_out(self, finished: int) -> None:
+        """Ask the process, which has been too long in the task after so many finished ones, to end."""
+        self._out_of_time = True
+        self._ledger.rows[self._index].time_out(finished)
+        self.signal(signal.SIGTERM)
+
+    def pardon(self) -> None:
+        """Let the process go on: it has come out of that task after all."""
+        self._out_of_time = False
+        self._ledger.rows[self._index].pardon(leaves=self._told_to_leave_at is not None)
 
     def close_pipes(self) -> list[int]:
         """Close the pipes of the ended process; return their descriptors."""
@@ -211,10 +257,20 @@ class Slot:
         return self._ledger.rows[self._index].read(now_ns)
 
     def is_lingering(self, now_ns: int, grace_seconds: float) -> bool:
-        """Return whether the process has said its last word and is still there after the grace."""
+        """Return whether the process should be gone and is still there after the grace, with nothing in hand.
+
+        It has said its last word, or was told to leave.
+        """
+        if self.pid is None:
+            return False
         tally = self.tally(now_ns)
         silent_seconds = (now_ns - tally.heartbeat_ns) / NANOSECONDS
-        return self.pid is not None and tally.state in (State.FINISHED, State.FAILED) and silent_seconds > grace_seconds
+        if tally.state in _LAST_WORDS:
+            return silent_seconds > grace_seconds
+        told_at = self._told_to_leave_at
+        if told_at is None or tally.in_progress:
+            return False
+        return min(silent_seconds, now_ns / NANOSECONDS - told_at) > grace_seconds
 
     def is_stopped(self) -> bool:
         """Return whether somebody has stopped the process, with SIGSTOP or a debugger."""
@@ -252,7 +308,7 @@ class Slot:
         if tally.state is State.STARTING:
             return WorkerState.STARTING
         stop = Order.STOP_PRODUCING if self.role is Role.PRODUCER else Order.STOP
-        if tally.state in (State.STOPPING, State.FINISHED, State.FAILED) or self._ledger.order >= stop:
+        if tally.state in (State.STOPPING, *_LAST_WORDS) or self._ledger.order >= stop or self.retired:
             return WorkerState.STOPPING
         if tally.is_blocked:
             return WorkerState.BLOCKED

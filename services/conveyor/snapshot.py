@@ -116,11 +116,15 @@ class Death:
     def how(self) -> str:
         """The exit code or signal, for people."""
         if self.exit_code >= 0:
-            return f"exit code {self.exit_code}"
-        try:
-            return signal.Signals(-self.exit_code).name
-        except ValueError:
-            return f"signal {-self.exit_code}"
+            how = f"exit code {self.exit_code}"
+        else:
+            try:
+                how = signal.Signals(-self.exit_code).name
+            except ValueError:
+                how = f"signal {-self.exit_code}"
+        if self.cause is RestartReason.HEARTBEAT:
+            return f"{how}: its task took longer than the task timeout"
+        return how
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """WHO WATCHES: starts the workers, restarts them, notices what cannot be mended, drains, and knows the end.
 
 One thread, one loop (`loop.py`); everything that happens is an event in it: a death, a message, a signal, a
-timer. What it decides by is pure and lies beside it: `restarts.py` (when to replace a worker), `stall.py`
-(whether a dead worker broke the queue).
+timer, a request. What it decides by is pure and lies beside it: `restarts.py` (when to replace a worker), `stall.py`
+(whether a dead worker broke the queue), `overtime.py` (who is in its task for too long), `scaling.py` (how many
+consumers there should be; `crew.py` sees to that).
 
 The end, the same for every queue: all producers have ended and no unfinished task is left that could be done.
 What happens when this process dies: the kernel kills the workers (see `worker.py`).
@@ -20,17 +21,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conveyor import messages
-from conveyor.errors import ConveyorError
+from conveyor.crew import Crew
+from conveyor.errors import ConfigurationError, ControlError, ConveyorError
 from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
+from conveyor.overtime import Hand, Overtime
 from conveyor.processes import Starter
 from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
+from conveyor.scaling import LOOK_SECONDS, Bounds
 from conveyor.slot import Slot
-from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, Role, RunStatistics, Scaling, WorkerState
+from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, RestartReason, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,10 @@ class Plan:
     drain_timeout_seconds: float
     show_output: Callable[[str], None] | None
     """Called with each line that a worker prints; None lets them print where the supervisor does."""
+    consumers: Bounds
+    new_consumer: Callable[[int], Slot]
+    """Makes the slot of the nth consumer, counted from 1, when there are to be more than the roster has."""
+    task_timeout_seconds: float | None = None
 
 
 class Supervisor:
@@ -62,6 +70,8 @@ class Supervisor:
         self._plan = plan
         self._loop = loop
         self._roster = plan.roster
+        self._crew = Crew(plan.roster, plan.consumers, plan.new_consumer)
+        self._overtime = Overtime(plan.task_timeout_seconds) if plan.task_timeout_seconds is not None else None
         self._stalls = StallDetector()
         self._phase = Phase.RUNNING
         self._ending: Ending | None = None
@@ -69,6 +79,7 @@ class Supervisor:
         self._stops_wanted = self._stops_obeyed = 0
         self._ticks = 0
         self._finishing = False
+        self._is_paused = False
         self._news = False
         self._lost_in_transit = 0
         self._deaths: collections.deque[Death] = collections.deque(maxlen=MAX_DEATHS)
@@ -94,18 +105,80 @@ class Supervisor:
             start_method=self._plan.starter.method,
             queue=self._plan.queue.statistics(reading.counts, self._lost_in_transit),
             desired={
-                Role.PRODUCER: sum(not slot.finished for slot in self._roster.producers),
-                Role.CONSUMER: sum(not slot.finished for slot in self._roster.consumers),
+                Role.PRODUCER: sum(slot.is_wanted for slot in self._roster.producers),
+                Role.CONSUMER: len(self._crew.wanted),
             },
-            consumers_least=len(self._roster.consumers),
-            consumers_most=len(self._roster.consumers),
-            scalings=dict.fromkeys(Scaling, 0),
+            consumers_least=self._crew.bounds.least,
+            consumers_most=self._crew.bounds.most,
+            scalings=dict(self._crew.scalings),
             slots=reading.slots,
             failures=dict(self._failures),
             deaths=tuple(self._deaths),
             trouble=self._trouble,
             ending=self._ending,
         )
+
+    # -- steering, by the control socket, in the loop's thread ---------------------------------------------
+
+    def scale(self, bounds: Bounds) -> str:
+        """Have another number of consumers, or other bounds for it; return what was done.
+
+        Those that are too many leave after their task. Raises `ControlError` where it cannot be done.
+        """
+        self._check_steerable("scaled")
+        before, had = len(self._crew.wanted), self._crew.bounds
+        for slot in self._crew.rebound(bounds):
+            self._try_to_start(slot)
+        after = len(self._crew.wanted)
+        told = f"consumers: {before} -> {after}" if before != after else f"consumers: {after}, as before"
+        is_range = bounds.least != bounds.most or had.least != had.most
+        return f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
+
+    def pause(self) -> str:
+        """Give out no more tasks; return what was done.
+
+        What is in hand is finished, and producers go on while there is room. Raises `ControlError` where it cannot be
+        done.
+        """
+        self._check_steerable("paused")
+        if self._phase is not Phase.RUNNING:
+            raise ControlError(f"the run is {self._phase}: it cannot be paused any more")
+        if self._is_paused:
+            return "paused, as before"
+        self._is_paused = True
+        self._plan.queue.pause()
+        log.info("paused")
+        return "paused"
+
+    def resume(self) -> str:
+        """Give out tasks again; return what was done."""
+        if not self._is_paused:
+            return "not paused: nothing to resume"
+        self._is_paused = False
+        self._crew.rest()
+        self._plan.queue.resume()
+        log.info("resumed")
+        return "resumed"
+
+    def drain(self) -> str:
+        """Stop producing, finish what is unfinished, however long it takes, and end; return what was done.
+
+        A SIGTERM meanwhile gives it the drain timeout from then on, as if it were the first.
+        """
+        if self._phase is Phase.RUNNING:
+            log.info("draining", extra=fields(unfinished=self.statistics().queue.unfinished))
+            self._drain()
+            return f"draining: {self.statistics().queue.unfinished} tasks unfinished"
+        return f"{self._phase}, as before: {self.statistics().queue.unfinished} tasks unfinished"
+
+    def _check_steerable(self, done: str) -> None:
+        queue = self._plan.queue
+        if not queue.can_be_steered:
+            raise ConfigurationError(
+                f"a run with the queue {queue.kind!r} cannot be {done}; only one with 'leased' can"
+            )
+        if self._phase in (Phase.STOPPING, Phase.ENDED):
+            raise ControlError(f"the run is {self._phase}: it cannot be {done} any more")
 
     # -- the run ------------------------------------------------------------------------------------------
 
@@ -115,6 +188,9 @@ class Supervisor:
             for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
                 self._try_to_start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
+            self._loop.every(LOOK_SECONDS, self._follow)
+            if self._plan.task_timeout_seconds is not None:
+                self._loop.every(min(TICK_SECONDS, self._plan.task_timeout_seconds / 10), self._look_for_overtime)
             self._advance()
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
                 self._loop.turn()
@@ -170,6 +246,33 @@ class Supervisor:
             # With spawn, a process that the worker has started may hold the other end of the descriptor.
             if slot.process is not None and slot.process.exitcode is not None:
                 self._on_exit(slot, slot.process.sentinel)
+
+    def _follow(self) -> None:
+        if self._phase is not Phase.STOPPING and not self._is_paused:
+            for slot in self._crew.follow(self.statistics):
+                self._try_to_start(slot)
+
+    def _look_for_overtime(self) -> None:
+        """End those that are in one task for longer than a task may take."""
+        assert self._overtime is not None
+        now_ns = time.monotonic_ns()
+        hands = {}
+        for slot in self._roster.consumers:
+            tally = slot.tally(now_ns)
+            if slot.pid is not None and tally.in_progress:
+                hands[slot.name] = Hand(slot.pid, tally.processed)
+        verdicts = self._overtime.look(now_ns, hands)
+        slots = {slot.name: slot for slot in self._roster.consumers}
+        for name in verdicts.pardon:
+            slots[name].pardon()
+        for name in verdicts.end:
+            log.warning(
+                "task takes too long: worker is ended",
+                extra=fields(slot=name, pid=slots[name].pid, timeout_seconds=self._plan.task_timeout_seconds),
+            )
+            slots[name].time_out(hands[name].finished)
+        for name in verdicts.kill:
+            slots[name].signal(signal.SIGKILL)
 
     def _advance(self) -> None:
         """Go on to the next phase if its time has come."""
@@ -250,9 +353,20 @@ class Supervisor:
             self._loop.unwatch(descriptor)
         pid = slot.pid
         death = slot.bury(by_us=self._phase is Phase.STOPPING)
-        if death is not None and self._phase is not Phase.STOPPING:
-            self._mourn(slot, pid, death)
+        if self._phase is not Phase.STOPPING:
+            if death is None or death.reason is RestartReason.RECYCLE:
+                self._replace(slot, pid)
+            else:
+                self._mourn(slot, pid, death)
         self._advance()
+
+    def _replace(self, slot: Slot, pid: int | None) -> None:
+        """Have another process go on at once where one has left as it should, if its work is not over."""
+        if slot.retired:
+            slot.finished = True
+        elif not slot.over:
+            log.info("worker recycled", extra=fields(slot=slot.name, pid=pid))
+            self._try_to_start(slot)
 
     def _mourn(self, slot: Slot, pid: int | None, death: Death) -> None:
         self._stalls.on_death()
@@ -264,7 +378,12 @@ class Supervisor:
             log.error("producer died; what it had put is still done", extra=about)
             return
         log.warning("worker died", extra=about)
-        self._restart_later(slot, death.lived_seconds, death.was_ready, death.was_useful, death.how)
+        if slot.retired:
+            slot.finished = True
+            return
+        # The task was to blame: that the process had not done another says nothing against the next one.
+        was_useful = death.was_useful or death.reason is RestartReason.HEARTBEAT
+        self._restart_later(slot, death.lived_seconds, death.was_ready, was_useful, death.how)
 
     def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, was_useful: bool, how: str) -> None:
         delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready, was_useful)
@@ -275,8 +394,8 @@ class Supervisor:
             self._loop.after(delay, functools.partial(self._restart, slot))
 
     def _restart(self, slot: Slot) -> None:
-        if self._phase is Phase.STOPPING:
-            return
+        if self._phase is Phase.STOPPING or slot.over or slot.process is not None:
+            return  # scaled away meanwhile, and perhaps back again
         if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
             slot.finished = True  # nothing more is to be produced
             self._advance()
@@ -342,11 +461,17 @@ class Supervisor:
             self._expire()
             return
         log.info("draining", extra=fields(timeout_seconds=self._plan.drain_timeout_seconds))
+        self._drain()
+        self._loop.after(self._plan.drain_timeout_seconds, self._expire)
+
+    def _drain(self) -> None:
+        self.resume()
+        if self._phase is Phase.DRAINING:
+            return
         self._phase = Phase.DRAINING
         self._plan.ledger.order = Order.STOP_PRODUCING
         for slot in self._roster.producers:
             slot.signal(signal.SIGTERM)
-        self._loop.after(self._plan.drain_timeout_seconds, self._expire)
 
     def _expire(self) -> None:
         if self._phase is not Phase.STOPPING:

@@ -28,9 +28,10 @@ from conveyor.consuming import Consumption
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.interruptions import Interruptions, StopRequestedError, leave_fork
-from conveyor.ledger import Ledger, Order, State
+from conveyor.ledger import Ledger, Order, Row, State
 from conveyor.producing import Production
 from conveyor.queues.seam import Intake, Outlet
+from conveyor.recycling import Limits
 
 _now_ns = time.monotonic_ns
 
@@ -51,7 +52,8 @@ class Consume:
 
     function: Callable[[Any], object]
     intake: Intake
-    keeps_results: bool = False
+    keeps_results: bool
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def main(assignment: Assignment) -> None:
     row = assignment.ledger.rows[assignment.row]
     work = assignment.work
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
-    interruptions = Interruptions(assignment.ledger, order)
+    interruptions = Interruptions(assignment.ledger, row, order, assignment.messages.number)
     interruptions.install()
     os.register_at_fork(after_in_child=row.release)  # what user code forks must not write our row
     row.enter(State.RUNNING, _now_ns())
@@ -92,11 +94,9 @@ def main(assignment: Assignment) -> None:
             if os.getpid() != pid:
                 leave_fork(None)
             Production(work.outlet, row, interruptions).run(iterator)
+            last_word = State.FINISHED
         else:
-            Consumption(
-                work.function, work.intake, row, interruptions, assignment.messages.number, work.keeps_results
-            ).run()
-        last_word = State.FINISHED
+            last_word = _consumption(work, row, interruptions, assignment.messages.number).run()
     except StopRequestedError:
         last_word = State.FINISHED
     except Exception as error:  # mostly a producer's: its process ends here, and its supervisor says why
@@ -110,6 +110,10 @@ def main(assignment: Assignment) -> None:
             work.outlet.close()
         sys.stdout.flush()
         row.enter(last_word, _now_ns())
+
+
+def _consumption(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> Consumption:
+    return Consumption(work.function, work.intake, row, interruptions, descriptor, work.keeps_results, work.limits)
 
 
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:

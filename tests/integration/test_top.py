@@ -109,6 +109,19 @@ def test_a_death_is_explained(tmp_path: Path, run: Run) -> None:
         assert int(row[2]) == run.worker("consumer-1").pid
 
 
+def test_what_others_do_to_the_run_is_seen(tmp_path: Path, run: Run) -> None:
+    with watch(tmp_path) as terminal:
+        await_line(terminal, TITLE)
+        assert command(tmp_path, "pause").returncode == 0
+        await_line(terminal, r"^endless  leased queue  running  paused  ")
+        assert command(tmp_path, "resume").returncode == 0
+        await_line(terminal, TITLE)
+        assert command(tmp_path, "scale", "consumers=1..4").returncode == 0
+        await_line(terminal, r"consumers \d of 1 to 4")
+        assert command(tmp_path, "scale", "consumers=3").returncode == 0
+        await_line(terminal, r"^consumer-3 +(busy|idle) ")
+
+
 def test_the_workers_are_sorted_by_what_is_chosen(tmp_path: Path, run: Run) -> None:
     with watch(tmp_path) as terminal:
         await_line(terminal, HELP)

@@ -263,3 +263,29 @@ class Naps:
 def endless(folder: Path, millis: float) -> Pipeline:
     """Numbers without end."""
     return Pipeline(name="endless", producers=[Producer(for_ever, 0)] * 2, consumer=Naps(millis), consumers=4)
+
+
+class Mixed:
+    """Notes tasks; most take next to no time, some a few milliseconds, and a few a blink of an eye."""
+
+    def __init__(self, folder: Path) -> None:
+        self.diary = Diary(folder)
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        if task % 100 == 0:
+            time.sleep(0.05)
+        elif task % 5 == 0:
+            time.sleep(0.002)
+        self.diary.end(task)
+
+
+def mixed(folder: Path, tasks: int = -1, producers: int = 3) -> Pipeline:
+    """Numbers, each producer's from a million of its own; without end if not told where."""
+    made = [
+        Producer(for_ever, 1_000_000 * share)
+        if tasks < 0
+        else Producer(numbered, 1_000_000 * share, tasks, untrapped(folder), -1, folder, False)
+        for share in range(producers)
+    ]
+    return Pipeline(name="mixed", producers=made, consumer=Mixed(folder))

@@ -48,6 +48,12 @@ class Run:
         assert answer is not None, self.said()
         return from_plain(answer)
 
+    def ask(self, request: str) -> str:
+        """Have the run do something, over its control socket; return what it says that it did."""
+        answer = _ask(self.folder / "conveyor" / f"{self.process.pid}.sock", request.encode())
+        assert answer is not None, self.said()
+        return str(answer["did"])
+
     def worker(self, name: str) -> SlotStatistics:
         return next(slot for slot in self.status().slots if slot.name == name)
 

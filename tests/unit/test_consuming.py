@@ -17,6 +17,7 @@ from conveyor.messages import LineReader, TaskFailed
 from conveyor.queues import codec
 from conveyor.queues.codec import Chunk
 from conveyor.queues.seam import Lease, QueueEndedError
+from conveyor.recycling import Limits
 from support.clock import Clock
 
 LONG_NS = 10**12
@@ -78,7 +79,7 @@ class Stage:
     def __init__(self, descriptors: tuple[int, int]) -> None:
         self.ledger = Ledger(1)
         self.row: Row = self.ledger.rows[0]
-        self.interruptions = Interruptions(self.ledger, Order.STOP)
+        self.interruptions = Interruptions(self.ledger, self.row, Order.STOP)
         self.read, self.write = descriptors
         self.done: list[Any] = []
 
@@ -92,7 +93,7 @@ class Stage:
     ) -> FakeIntake:
         intake = FakeIntake(leases)
         consumption = Consumption(
-            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results
+            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results, Limits()
         )
         consumption._stride = stride
         consumption.run()
@@ -427,7 +428,7 @@ def test_the_wait_for_a_lease_is_not_busy(clock: Clock, stage: Stage) -> None:
         return take(timeout_seconds)
 
     intake.take = slow_take  # type: ignore[method-assign]
-    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False).run()
+    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False, Limits()).run()
     assert stage.tally(clock.now_ns).busy_ns == 2000
 
 
@@ -444,7 +445,7 @@ def test_each_task_has_one_result_before_it_is_counted(clock: Clock, stage: Stag
         return 2 * task
 
     intake = FakeIntake([lease_of(list(range(6)))])
-    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True).run()
+    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True, Limits()).run()
     assert kept == [(place, place) for place in range(6)]
     values = []
     for result in intake.results:
@@ -512,7 +513,7 @@ def test_a_child_that_the_function_has_forked_leaves_without_touching_anything(
         touch(result)
 
     intake.keep = keep  # type: ignore[method-assign]
-    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results)
+    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results, Limits())
     consumption._stride = 4
     consumption.run()
     os.close(write)

@@ -153,7 +153,7 @@ def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "conveyor").mkdir()
+    (tmp_path / "conveyor").mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "conveyor" / "1.sock"))
         listener.listen()

@@ -8,6 +8,7 @@ import pytest
 
 from conveyor import ConfigurationError, Pipeline, Producer
 from conveyor.cpus import usable_cpus
+from conveyor.scaling import Bounds
 from conveyor.settings import Settings
 
 ONE = [Producer(range, 3)]
@@ -23,6 +24,10 @@ RIGHT: dict[str, Any] = {"producers": ONE, "consumer": print, "consumers": 1}
         ({"consumers": 0}, "consumers"),
         ({"consumers": -1}, "consumers"),
         ({"consumers": 1.5}, "consumers"),
+        ({"consumers": (2, 1)}, "consumers"),
+        ({"consumers": (1, 2, 3)}, "consumers"),
+        ({"consumers": (1, 1001)}, "consumers"),
+        ({"consumers": (1, 2), "queue": "joinable"}, "consumers: 1..2 is not allowed with the queue 'joinable'"),
         ({"maxsize": -1}, "maxsize"),
         ({"queue": "heap"}, "queue.*joinable, sentinel"),
         ({"producers": [Producer(range, 3, name="a"), Producer(range, 3, name="a")]}, "twice there: a"),
@@ -47,8 +52,8 @@ def test_consumers_default_to_the_cpus_that_may_be_used() -> None:
 
 def test_settings_win_over_the_description_where_they_say_something() -> None:
     pipeline = Pipeline(producers=ONE, consumer=print, consumers=2, maxsize=5)
-    adapted = pipeline.adapted(Settings(consumers=7, queue="sentinel"))
-    assert (adapted.consumers, adapted.queue, adapted.maxsize) == (7, "sentinel", 5)
+    adapted = pipeline.adapted(Settings(consumers=Bounds(7, 7), queue="sentinel"))
+    assert (adapted.consumers, adapted.queue, adapted.maxsize) == ((7, 7), "sentinel", 5)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def new_row() -> tuple[Ledger, Row]:
 
 def produce(outlet: FakeOutlet, iterator: Iterator[object]) -> Row:
     ledger, row = new_row()
-    Production(outlet, row, Interruptions(ledger, Order.STOP_PRODUCING)).run(iterator)
+    Production(outlet, row, Interruptions(ledger, row, Order.STOP_PRODUCING)).run(iterator)
     return row
 
 
@@ -359,7 +359,7 @@ def test_the_time_without_room_is_counted_as_blocked_and_shows_life(unhurried: C
 
     outlet.offer = offer  # type: ignore[method-assign]
     began_ns = unhurried.now_ns
-    Production(outlet, row, Interruptions(ledger, Order.STOP_PRODUCING)).run(iter([1]))
+    Production(outlet, row, Interruptions(ledger, row, Order.STOP_PRODUCING)).run(iter([1]))
     tally = row.read(unhurried.now_ns)
     assert (tally.blocked_ns, tally.busy_ns) == (2 * NANOSECONDS, 0)
     assert beats == [(0, False), (0, True), (began_ns + NANOSECONDS, True)]
@@ -387,7 +387,7 @@ def test_who_is_blocked_when_the_run_stops_now_leaves(unhurried: Clock) -> None:
 
     outlet.offer = offer  # type: ignore[method-assign]
     with pytest.raises(StopRequestedError):
-        Production(outlet, row, Interruptions(ledger, Order.STOP_PRODUCING)).run(iter([1]))
+        Production(outlet, row, Interruptions(ledger, row, Order.STOP_PRODUCING)).run(iter([1]))
     assert not row.read(unhurried.now_ns).is_blocked
 
 
@@ -430,7 +430,7 @@ def test_a_drain_ends_the_production_before_the_next_batch(unhurried: Clock) -> 
             yield number
 
     with pytest.raises(StopRequestedError):
-        Production(outlet, row, Interruptions(ledger, Order.STOP_PRODUCING)).run(counting())
+        Production(outlet, row, Interruptions(ledger, row, Order.STOP_PRODUCING)).run(counting())
     assert outlet.tasks() == list(range(6))
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from conveyor.errors import ConfigurationError
+from conveyor.scaling import Bounds
 from conveyor.settings import COMMAND_LINE_DEFAULTS, MAX_WORKERS, OPTIONS, Address, Settings, read
 
 TAKEN = [
-    ("consumers", "1", 1),
-    ("consumers", str(MAX_WORKERS), MAX_WORKERS),
+    ("consumers", "1", (1, 1)),
+    ("consumers", "2..5", (2, 5)),
+    ("consumers", "1000..", (1000, 1000)),
+    ("consumers", str(MAX_WORKERS), (MAX_WORKERS, MAX_WORKERS)),
     ("maxsize", "0", 0),
     ("maxsize", "+5", 5),
     ("queue", "sentinel", "sentinel"),
@@ -26,7 +29,23 @@ TAKEN = [
     ("progress", "NO", False),
 ]
 REFUSED = {
-    "consumers": ["", "0", "-1", "++1", "1.0", "1e3", "many", str(MAX_WORKERS + 1), "9" * 5000],
+    "consumers": [
+        "",
+        "0",
+        "-1",
+        "++1",
+        "1.0",
+        "1e3",
+        "many",
+        "..",
+        "..3",
+        "5..2",
+        "0..3",
+        "1..1001",
+        "1...3",
+        str(MAX_WORKERS + 1),
+        "9" * 5000,
+    ],
     "producers": ["0", "none"],
     "maxsize": ["-1", str(2**31)],
     "queue": ["", "Joinable", "fifo"],
@@ -63,11 +82,11 @@ def test_every_option_is_a_setting_with_a_variable_of_its_own() -> None:
 
 def test_a_flag_wins_over_its_variable_and_a_variable_over_the_default() -> None:
     environment = {"CONVEYOR_CONSUMERS": "3", "CONVEYOR_METRICS": "off"}
-    assert read({"consumers": "5", "metrics": None}, environment) == Settings(consumers=5, metrics=None)
+    assert read({"consumers": "5", "metrics": None}, environment) == Settings(consumers=Bounds(5, 5), metrics=None)
 
 
 def test_a_variable_that_a_flag_overrides_is_not_even_read() -> None:
-    assert read({"consumers": "5"}, {"CONVEYOR_CONSUMERS": "nonsense"}).consumers == 5
+    assert read({"consumers": "5"}, {"CONVEYOR_CONSUMERS": "nonsense"}).consumers == (5, 5)
 
 
 def test_an_empty_variable_is_taken_as_not_set() -> None:

@@ -104,7 +104,9 @@ PRODUCER_BLOCKED = _counter(
 )
 
 WORKERS_DESIRED = _gauge("conveyor_workers_desired", "Processes that should be alive.", "role")
-WORKER_UP = _gauge("conveyor_worker_up", "1 if a live process fills the slot, else 0.", "role", "worker")
+WORKER_UP = _gauge(
+    "conveyor_worker_up", "1 if a live process fills the slot, else 0; none while it is scaled away.", "role", "worker"
+)
 WORKER_STATE = _gauge(
     "conveyor_worker_state", "1 for what the worker does now; all 0 if it is down.", "role", "worker", "state"
 )

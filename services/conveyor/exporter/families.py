@@ -87,9 +87,13 @@ def worker_families(workers: Sequence[tuple[SlotStatistics, Vitals]], ratchet: R
     slots, vitals = [slot for slot, _ in workers], [seen for _, seen in workers]
     who = _same(tuple((slot.role.value, slot.name) for slot in slots))
     up = [slot.up and seen.alive for slot, seen in workers]
+    # A consumer that was scaled away is neither up nor down: no alert must take it for dead, beside one that is.
+    is_seen = [
+        is_up or not (slot.finished and slot.role is Role.CONSUMER) for slot, is_up in zip(slots, up, strict=True)
+    ]
     states = _where(up, [slot.state for slot in slots])
     return [
-        catalogue.WORKER_UP.family(who, up),
+        catalogue.WORKER_UP.family(who, _where(is_seen, up)),
         catalogue.WORKER_STATE.family(
             _each(who, _STATES), [state is shown for state in states for shown in WorkerState]
         ),

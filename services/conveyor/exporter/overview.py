@@ -127,7 +127,7 @@ def _notices(run: RunStatistics, unhealthy: str | None, unready: str | None) -> 
         Notice("bad", "Not healthy", unhealthy) if unhealthy else None,
         Notice("bad", "Trouble", encodable(run.trouble)) if run.trouble else None,
         Notice("bad", "Spool", encodable(spool_trouble)) if spool_trouble else None,
-        Notice("warn", "Paused", "Somebody has paused it; it waits to be resumed.") if run.queue.is_paused else None,
+        Notice("warn", "Paused", "No more tasks are begun until it is resumed.") if run.queue.is_paused else None,
         # While it drains or stops, that is the reason, and the phase says it.
         Notice("warn", "Not ready", unready) if unready and run.phase is Phase.RUNNING and not known else None,
     ]

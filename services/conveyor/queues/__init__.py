@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from conveyor.queues.joinable import JoinableTaskQueue
 from conveyor.queues.leased import LeasedTaskQueue
-from conveyor.queues.seam import TaskQueue
 from conveyor.queues.sentinel import SentinelTaskQueue
-from conveyor.queues.setup import Setup
 
-KINDS: dict[str, Callable[[Setup], TaskQueue]] = {
+KINDS: dict[str, type[LeasedTaskQueue | JoinableTaskQueue | SentinelTaskQueue]] = {
     "leased": LeasedTaskQueue,
     "joinable": JoinableTaskQueue,
     "sentinel": SentinelTaskQueue,

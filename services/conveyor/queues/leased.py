@@ -31,7 +31,7 @@ from conveyor.queues.relief import Relief
 from conveyor.queues.seam import Casualty, Counts, Intake, Outlet
 from conveyor.queues.setup import Setup
 from conveyor.queues.wire import Kind
-from conveyor.snapshot import QueueStatistics
+from conveyor.snapshot import QueueStatistics, RedeliveryReason
 
 # Of all payloads that wait, or are in hand; a producer beyond its share waits for room. Arbitrary: enough to keep
 # consumers busy with tasks of a megabyte, small beside what a container has.
@@ -57,6 +57,7 @@ class LeasedTaskQueue:
 
     kind = "leased"
     can_break = False
+    can_be_steered = True
 
     def __init__(self, setup: Setup) -> None:
         self.capacity = setup.capacity
@@ -79,8 +80,10 @@ class LeasedTaskQueue:
         self._news: Callable[[], None] | None = None
         self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
+        self._is_paused = False
         # Written here, read by any thread.
         self._redelivered = 0
+        self._redeliveries = dict.fromkeys(RedeliveryReason, 0)
         self._dead_lettered = 0
 
     # -- processes come and go -----------------------------------------------------------------------------
@@ -127,7 +130,8 @@ class LeasedTaskQueue:
         for producer in self._producers.values():
             producer.known_to.discard(slot)
         done, again, suspect = self._leases.bury(slot, tally.processed, tally.lease if tally.in_progress else 0)
-        casualty = self._casualty(suspect) if suspect else None
+        reason = RedeliveryReason.TIMEOUT if row.is_out_of_time else RedeliveryReason.DEATH
+        casualty = self._casualty(suspect, reason) if suspect else None
         self._rescue_results(slot, sum(span.tasks for span in done) - bool(suspect and suspect.is_dead_letter))
         self._wait_again(again)
         for span in done:
@@ -267,7 +271,8 @@ class LeasedTaskQueue:
     def _pump(self) -> None:
         """Give out all that can be given out now."""
         self._is_pumping = False
-        if self._leases.may_grant and (self._results is None or self._results.has_room):
+        is_open = not self._is_paused and (self._results is None or self._results.has_room)
+        if is_open and self._leases.may_grant:
             for slot, lease in self._leases.grants(time.monotonic_ns()):
                 self._credit.leased(lease.span.chunk.arena, lease.span.tasks)
                 self._send_lease(slot, lease)
@@ -296,11 +301,12 @@ class LeasedTaskQueue:
 
     # -- deaths --------------------------------------------------------------------------------------------
 
-    def _casualty(self, suspect: Suspect) -> Casualty:
+    def _casualty(self, suspect: Suspect, reason: RedeliveryReason) -> Casualty:
         if suspect.is_dead_letter:
             self._dead_lettered += 1
         else:
             self._redelivered += 1
+            self._redeliveries[reason] += 1
         chunk = suspect.chunk
         window = Window(os.dup(self._producers[chunk.arena].memory))
         try:
@@ -319,7 +325,17 @@ class LeasedTaskQueue:
         if not self._unsettled:
             news()
 
+    def notice_room(self) -> None:
+        self._pump_soon()
+
+    def retire(self, slot: int) -> None:
+        self._leases.retire(slot)
+
+    def pause(self) -> None:
+        self._is_paused = True
+
     def resume(self) -> None:
+        self._is_paused = False
         self._pump_soon()
 
     def is_empty(self) -> bool:
@@ -336,6 +352,8 @@ class LeasedTaskQueue:
             lost=lost_in_transit,
             redelivered=self._redelivered,
             dead_lettered=self._dead_lettered,
+            redeliveries=dict(self._redeliveries),
+            is_paused=self._is_paused,
         )
 
     def dispose(self) -> None:

@@ -98,6 +98,8 @@ class Leases:
         self._numbers: dict[int, int] = {}
         self._idle: dict[int, Holder] = {}  # as ordered sets: who has waited longest comes first
         self._hungry: dict[int, Holder] = {}
+        self._leaving: set[int] = set()
+        """Slots whose process gets nothing more."""
         self._held_tasks = 0
         self.waiting_tasks = 0
         """Tasks that nobody holds."""
@@ -115,6 +117,12 @@ class Leases:
         """Take in a consumer that is ready; its row says that the slot has finished so many tasks."""
         holder = self._holders[slot] = Holder(slot, finished)
         self._rank(holder)
+
+    def retire(self, slot: int) -> None:
+        """Give nothing more to the process in the slot, ready or not, until it is buried."""
+        self._leaving.add(slot)
+        self._idle.pop(slot, None)
+        self._hungry.pop(slot, None)
 
     # -- giving --------------------------------------------------------------------------------------------
 
@@ -158,6 +166,8 @@ class Leases:
         slot = holder.slot
         self._idle.pop(slot, None)
         self._hungry.pop(slot, None)
+        if slot in self._leaving:
+            return
         if not holder.leases:
             holder.is_isolated = False
             self._idle[slot] = holder
@@ -193,6 +203,7 @@ class Leases:
         Its row says how many tasks it had finished, and the number of the lease of which it had one in hand, or 0.
         Return what needs no other consumer any more, what waits again, and the task that it had in hand.
         """
+        self._leaving.discard(slot)
         holder = self._holders.pop(slot, None)
         if holder is None:
             return [], [], None

@@ -133,6 +133,8 @@ class TaskQueue(Protocol):
     capacity: int
     can_break: bool
     """Whether a death may lose tasks, or stop everybody."""
+    can_be_steered: bool
+    """Whether it can pause, and its consumers can come and go while it runs."""
 
     def outlet(self, slot: int) -> Outlet:
         """Return a producer's end for the process that is about to fill the slot."""
@@ -146,13 +148,22 @@ class TaskQueue(Protocol):
     def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
         """See to what the dead process of a slot held; return the task that it was in, if it was in one."""
 
+    def retire(self, slot: int) -> None:
+        """Give nothing more to the consumer process in the slot: it is to leave. If the queue can be steered."""
+
+    def pause(self) -> None:
+        """Give out no more tasks until `resume`. If the queue can be steered."""
+
+    def resume(self) -> None:
+        """Give out tasks again after a `pause`."""
+
     def finish(self, consumers: int, news: Action) -> None:
         """See the work through, now that every producer has ended; call `news`, from any thread, when it may be done.
 
         Returns at once.
         """
 
-    def resume(self) -> None:
+    def notice_room(self) -> None:
         """Go on, now that there is room for results again."""
 
     def is_empty(self) -> bool:

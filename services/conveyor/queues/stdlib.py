@@ -80,6 +80,7 @@ class StdlibTaskQueue(abc.ABC):
 
     kind: str
     can_break = True
+    can_be_steered = False
 
     def __init__(self, queue: Queue[Message], capacity: int) -> None:
         self.queue = queue
@@ -96,8 +97,17 @@ class StdlibTaskQueue(abc.ABC):
     def started(self, slot: int) -> None:  # noqa: B027 (no duty of a subclass)
         """Do nothing: all processes have the same ends."""
 
-    def resume(self) -> None:  # noqa: B027 (no duty of a subclass)
+    def notice_room(self) -> None:  # noqa: B027 (no duty of a subclass)
         """Do nothing: there are no results."""
+
+    def retire(self, slot: int) -> None:
+        raise NotImplementedError("these queues cannot be steered")  # the supervisor refuses before
+
+    def pause(self) -> None:
+        raise NotImplementedError("these queues cannot be steered")
+
+    def resume(self) -> None:
+        raise NotImplementedError("these queues cannot be steered")
 
     def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
         return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None

@@ -1,0 +1,83 @@
+"""What can be asked of a run over its control socket: one table.
+
+A request is one line, a word and what belongs to it; the answer is one JSON object. It has `ok`, or `error` with the
+exit code that the client should leave with. Called in the supervisor's loop, so none may take long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from conveyor import settings
+from conveyor.errors import ConfigurationError, ConveyorError
+from conveyor.scaling import Bounds
+from conveyor.supervisor import Supervisor
+
+Answer = dict[str, object]
+
+DID = "did"
+"""Where an answer says, for people, what was done."""
+
+
+def answer(supervisor: Supervisor, line: bytes) -> Answer:
+    """Do what the line asks for; return what the client is told."""
+    word, *words = line.decode(errors="replace").split() or [""]
+    request = REQUESTS.get(word)
+    if request is None:
+        return {"error": f"{line[:40]!r} is not a request; allowed: {', '.join(REQUESTS)}"}
+    try:
+        return {"ok": request(supervisor, words)}
+    except ConveyorError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+
+
+def bounds_of(words: Sequence[str]) -> Bounds:
+    """Return what `scale` is to do. Raises `ConfigurationError` that names what is allowed."""
+    said = " ".join(words)
+    name, _, value = said.partition("=")
+    if name != "consumers":
+        raise ConfigurationError(f"scale: {said!r} is not allowed; give consumers=N or consumers=MIN..MAX")
+    try:
+        return settings.bounds(value)
+    except ValueError as error:
+        raise ConfigurationError(f"scale: {said!r} is not allowed; give consumers={error}") from None
+
+
+def _status(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    _expect_nothing("status", words)
+    return dataclasses.asdict(supervisor.statistics())
+
+
+def _scale(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    return {DID: supervisor.scale(bounds_of(words))}
+
+
+def _pause(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    _expect_nothing("pause", words)
+    return {DID: supervisor.pause()}
+
+
+def _resume(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    _expect_nothing("resume", words)
+    return {DID: supervisor.resume()}
+
+
+def _drain(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    _expect_nothing("drain", words)
+    return {DID: supervisor.drain()}
+
+
+def _expect_nothing(word: str, words: Sequence[str]) -> None:
+    if words:
+        raise ConfigurationError(f"{word}: {' '.join(words)!r} is not allowed; it takes nothing")
+
+
+REQUESTS: Mapping[str, Callable[[Supervisor, Sequence[str]], Answer]] = {
+    "status": _status,
+    "scale": _scale,
+    "pause": _pause,
+    "resume": _resume,
+    "drain": _drain,
+}
+"""Every request there is."""
