@@ -133,7 +133,9 @@ def firing_alerts() -> Json:
 
 
 def restarts() -> Json:
-    expr = expand("sum by (worker, reason) (increase(conveyor_worker_restarts_total{@all}[30s])) > 0")
+    # Without those that had done their share: with --max-tasks-per-worker they would cover every graph.
+    selected = 'conveyor_worker_restarts_total{@all,reason!="recycle"}'
+    expr = expand(f"sum by (worker, reason) (increase({selected}[30s])) > 0")
     return annotation("Restarts", expr, "{{worker}} restarted", "{{reason}}", "reason", "orange")
 
 

@@ -22,7 +22,7 @@ MEBIBYTE = 1024 * 1024
 
 # Limits without an alert only colour a panel. They are arbitrary, chosen for tasks of about a second.
 LIMITS: dict[str, tuple[Limit, ...]] = {
-    "backlog_seconds": (Limit(30, "orange"), Limit(120, "red")),
+    "backlog_seconds": (Limit(30, "orange", "ConveyorConsumersAtMaximum", "warning"), Limit(120, "red")),
     "consumer_busy_ratio": (
         Limit(0.3, "green"),
         Limit(0.85, "orange"),
@@ -38,6 +38,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
         Limit(30, "red", "ConveyorWorkerHeartbeatStale", "warning"),
     ),
     "inflow_to_outflow": (Limit(1.1, None, "ConveyorBacklogGrowing", "warning"),),
+    "oldest_waiting_seconds": (Limit(60, "orange"), Limit(300, "red", "ConveyorOldestTaskTooOld", "warning")),
     "processing_p95_seconds": (Limit(1, "orange"), Limit(5, "red")),
     "producer_blocked_ratio": (Limit(0.5, "orange", "ConveyorProducersBlocked", "info"),),
     "queue_fill_ratio": (
@@ -48,10 +49,15 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "queue_full_horizon_seconds": (Limit(900, None, "ConveyorQueueFullSoon", "info"),),
     # 30 is an edge of the wait histogram, so the quantile beside it is not a guess between two distant edges.
     "queue_wait_p95_seconds": (Limit(5, "orange"), Limit(30, "red", "ConveyorHighQueueWait", "warning")),
+    # Each cost a consumer its life, and up to a whole task's time; in health there are none.
+    "redeliveries_after_deaths_in_10_minutes": (Limit(10, None, "ConveyorTasksRedelivered", "warning"),),
     "resident_memory_bytes": (Limit(256 * MEBIBYTE, "red", "ConveyorWorkerMemoryHigh", "warning"),),
     "restarts_in_10_minutes": (Limit(3, None, "ConveyorWorkerFlapping", "warning"),),
     "restarts_in_1_hour": (Limit(1, "orange"), Limit(5, "red")),
+    "retried_ratio": (Limit(0.2, "orange", "ConveyorTasksRetried", "warning"),),
     "scrape_seconds": (Limit(1, "red", "ConveyorScrapeSlow", "warning"),),
+    # A commit takes a millisecond or so; with --spool-sync full as long as the disk needs, 10 to 30 if it spins.
+    "spool_commit_seconds": (Limit(0.1, "red", "ConveyorSpoolSlow", "warning"),),
     "unaccounted_tasks": (Limit(1, "red", "ConveyorTasksLeaked", "warning"),),
     "up_seconds": (Limit(60, "orange"), Limit(300, "green")),
     "used_cores": (Limit(1, "red"),),

@@ -101,3 +101,18 @@ def dashed(field: str) -> Json:
             "custom.fillOpacity": 0,
         },
     )
+
+
+def barred(field: str, colour: str) -> Json:
+    """Draw a field as bars of its own scale among lines: events beside a level."""
+    return override(
+        field,
+        {
+            **fixed(colour),
+            "custom.drawStyle": "bars",
+            "custom.lineWidth": 0,
+            "custom.fillOpacity": 80,
+            "custom.gradientMode": "none",
+            "custom.axisPlacement": "right",
+        },
+    )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from looks import Json, palette, plain, states
-from promql import expand, state_of_workers
+from looks import Json, palette, plain
+from promql import expand
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 VERSION = "9.4.0"  # of the panels' options; without it Grafana runs every migration since version 6
@@ -139,8 +139,8 @@ def bars(head: Head, query: Query, *, unit: str, look: Json, maximum: float, mod
     return panel("bargauge", head, [query], options, {"unit": unit, "min": 0, "max": maximum, **look})
 
 
-def lanes(head: Head, macro: str) -> Json:
-    """One lane a worker, coloured by what it does."""
+def lanes(head: Head, query: Query, look: Json) -> Json:
+    """One lane a series, coloured by the state that its value stands for."""
     options = {
         "mergeValues": True,
         "showValue": "never",
@@ -150,8 +150,7 @@ def lanes(head: Head, macro: str) -> Json:
         "tooltip": {"mode": "single", "sort": "none"},
     }
     custom = {"fillOpacity": 80, "lineWidth": 0, "spanNulls": False}
-    query = Query(state_of_workers(macro), "{{worker}}")
-    return panel("state-timeline", head, [query], options, {"unit": "none", "custom": custom, **states()})
+    return panel("state-timeline", head, [query], options, {"unit": "none", "custom": custom, **look})
 
 
 def graph(
@@ -163,9 +162,13 @@ def graph(
     limits_as: str = "off",
     lowest: float | None = 0,
     highest: float | None = None,
+    no_value: str | None = None,
     **custom: Any,
 ) -> Json:
-    """Lines over time, gaps left open; `calcs` make the legend a table, `limits_as` draws the thresholds."""
+    """Lines over time, gaps left open; `calcs` make the legend a table, `limits_as` draws the thresholds.
+
+    `no_value` is said in the place of "No data", where that is in order.
+    """
     drawing = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
@@ -182,7 +185,7 @@ def graph(
         "hideFrom": VISIBLE,
         **custom,
     }
-    bounds = {"min": lowest, "max": highest}
+    bounds = {"min": lowest, "max": highest, "noValue": no_value}
     defaults: Json = {"unit": unit, "custom": drawing, **(look or palette())}
     defaults.update({name: bound for name, bound in bounds.items() if bound is not None})
     options = {"legend": legend(calcs), "tooltip": {"mode": "multi", "sort": "desc"}}

@@ -32,10 +32,14 @@ def expand(expr: str) -> str:
 
 
 def state_of_workers(macro: str) -> str:
-    """Return the expression of each worker's state: its place in STATES, 0 for a dead one."""
+    """Return the expression of each worker's state: its place in STATES, 0 for a dead one.
+
+    A slot that has no conveyor_worker_up needs no process, as one whose consumer was scaled away: it is not dead.
+    """
     numbered = reversed([(number, name) for number, (name, _) in enumerate(STATES) if number > 0])
     terms = [f'{number} * conveyor_worker_state{{{macro},state="{name}"}}' for number, name in numbered]
-    return "max by (worker) (\n    " + "\n or ".join(terms) + "\n)"
+    slots = f"conveyor_worker_up{{{macro}}}"
+    return "max by (worker) (\n  (\n    " + "\n or ".join(terms) + f"\n  ) and on (job, instance, worker) {slots}\n)"
 
 
 def quantile(share: float, phase: str) -> str:

@@ -62,8 +62,13 @@ def head() -> list[Json]:
             look=limited("heartbeat_age_seconds"),
         ),
         stat(
-            Head(4, "Restarts in 1 h", "How often this slot was refilled in the last hour.", (12, 0, 4, 4)),
-            now("round(sum by (worker) (increase(conveyor_worker_restarts_total{@worker}[1h])))"),
+            Head(
+                4,
+                "Restarts in 1 h",
+                "How often this slot was refilled in the last hour, but for processes that had done their share.",
+                (12, 0, 4, 4),
+            ),
+            now('round(sum by (worker) (increase(conveyor_worker_restarts_total{@worker,reason!="recycle"}[1h])))'),
             unit="none",
             look=limited("restarts_in_1_hour"),
         ),
@@ -103,7 +108,8 @@ def last_exit_code() -> Json:
 
 
 def life() -> Json:
-    return lanes(Head(7, "State over time", "States sampled at each scrape.", (0, 4, 24, 5)), "@worker")
+    head = Head(7, "State over time", "States sampled at each scrape.", (0, 4, 24, 5))
+    return lanes(head, Query(state_of_workers("@worker"), "{{worker}}"), states())
 
 
 def work() -> list[Json]:

@@ -9,11 +9,12 @@
 
 The map of the package, from the top; a module imports only what stands below it:
 
-    cli  targets  top/  live  control          how a run is asked for, steered and seen
-    exporter/
+    cli  targets  top/  live  control          how a run is asked for and seen
+    steering  sockets  exporter/               how it is steered; how others see it
     imap  pipeline  results  report            what runs, and what it came to
     picture  lineup  obituaries  wording       how that is drawn and told
-    supervisor  roster  slot  feeding          who watches
+    supervisor  crew  roster  slot  feeding    who watches
+    scaling  timekeeper  overtime
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works
     queues/  dropin/  bench/                   what carries; for others; how fast

@@ -20,7 +20,7 @@ from conveyor import messages, outcomes
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row, State
 from conveyor.queues import codec
-from conveyor.queues.seam import Intake, Lease, QueueEndedError
+from conveyor.queues.seam import Failure, Intake, Lease, QueueEndedError
 from conveyor.recycling import Lifespan, Limits
 
 # An idle consumer shows a sign of life at least this often.
@@ -54,6 +54,7 @@ class Consumption:
         self._succeeded: int = row.done[0]
         self._stride = 1
         self._lifespan = Lifespan(limits)
+        self._ahead = 0  # waits that were counted for a stride and not begun, as it ended early: of those that follow
         self._seen: set[type[Exception]] = set()
 
     def run(self) -> State:
@@ -72,29 +73,35 @@ class Consumption:
             if lease is None:
                 row.beat(began_ns)
                 continue
-            done = 0
+            done, failure = 0, None
             if row.open_lease(lease.number, lease.last - lease.first, began_ns):
-                done = self._work_off(lease, began_ns)
+                done, failure = self._work_off(lease, began_ns)
             ended_ns = _now_ns()
             row.enter(State.REPORTING, ended_ns)
-            intake.report(lease, done, ended_ns - began_ns)
+            intake.report(lease, done, failure, ended_ns - began_ns)
             row.enter(State.RUNNING, ended_ns)
         return State.RECYCLED
 
-    def _work_off(self, lease: Lease, began_ns: int) -> int:
-        """Do the tasks of a lease until its time or this process's is spent, or the rest is taken; return how many."""
+    def _work_off(self, lease: Lease, began_ns: int) -> tuple[int, Failure | None]:
+        """Do the tasks of a lease, until one fails, its time or this process's is spent, or the rest is taken.
+
+        Return how many went well, and how the one after them failed.
+        """
         row, lifespan, done, now_ns = self._row, self._lifespan, 0, began_ns
+        failure: Failure | None = None
         count = lease.last - lease.first
         tasks = codec.tasks_of(lease.codec, lease.payload, lease.count, lease.first, lease.last)
-        while done < count:
+        while done < count and failure is None:
             stride = row.allowed(lease.number, done, min(self._stride, count - done, lifespan.tasks_left))
             if not stride:
                 break
-            row.begin_tasks(stride, now_ns, now_ns - lease.offered_ns)
+            waits = max(0, stride - self._ahead)
+            row.begin_tasks(waits, now_ns, now_ns - lease.offered_ns)
             stride_ns = now_ns
-            finished, now_ns = self._do(tasks, stride, lease, lease.first + done, now_ns)
+            finished, failure, now_ns = self._do(tasks, stride, lease, done, now_ns)
             done += finished
-            lifespan.spend(finished, now_ns)
+            lifespan.spend(finished + (failure is not None), now_ns)
+            self._ahead += waits - finished - (failure is not None)
             took_ns = now_ns - stride_ns
             if took_ns > 4 * STRIDE_NS:
                 self._stride = max(1, self._stride // 8)
@@ -103,51 +110,53 @@ class Consumption:
             if now_ns - began_ns > lease.budget_ns:
                 break
         row.close_lease(now_ns)
-        return done
+        return done, failure
 
-    def _do(self, tasks: Iterator[Any], number: int, lease: Lease, place: int, began_ns: int) -> tuple[int, int]:
-        """Do the next tasks, those that raise too, unless told to stop; return how many, and the time at the end.
+    def _do(
+        self, tasks: Iterator[Any], number: int, lease: Lease, before: int, began_ns: int
+    ) -> tuple[int, Failure | None, int]:
+        """Do the next tasks of a lease, behind the `before` first, until one fails or we are told to stop.
 
-        `place` is the first one's.
+        Return how many went well, how the one after them failed, and the time at the end.
         """
         function, done, stop = self._function, self._row.done, self._row.stop
-        succeeded = before = self._succeeded
-        end = succeeded + number  # less one for each that fails
-        while True:
-            try:
-                for task in itertools.islice(tasks, end - succeeded):
-                    function(task)
-                    succeeded += 1
-                    done[0] = succeeded
-                    if stop[0]:
-                        number -= end - succeeded
-                        end = succeeded
-                        break
-                if succeeded == end:
-                    break
-                raise RuntimeError("unpickling the task raised StopIteration")
-            except BaseException as error:
-                if os.getpid() != self._pid:
-                    # Without a frame below ours it is the store that has failed: the child came back from the function.
-                    leave_fork(error if error.__traceback__ and error.__traceback__.tb_next else None)
-                if not isinstance(error, Exception):
-                    raise
-                failed_ns = _now_ns()
-                took_ns = failed_ns - began_ns
-                if self._keeps_results:
-                    self._intake.keep(outcomes.raised(error))
-                self._row.fail_task(took_ns)
-                self._row.time_tasks(succeeded - before, took_ns, failed=True)
-                end -= 1
-                self._tell(error, lease, place + number - 1 - (end - succeeded), took_ns)
-                before, began_ns = succeeded, failed_ns
+        succeeded = first = self._succeeded
+        failure = None
+        try:
+            for task in itertools.islice(tasks, number):
+                function(task)
+                succeeded += 1
+                done[0] = succeeded
                 if stop[0]:
-                    number -= end - succeeded
-                    end = succeeded
+                    number = succeeded - first
+                    break
+            if succeeded - first < number:
+                raise RuntimeError("unpickling the task raised StopIteration")
+        except BaseException as error:
+            if os.getpid() != self._pid:
+                # Without a frame below ours it is the store that has failed: the child came back from the function.
+                leave_fork(error if error.__traceback__ and error.__traceback__.tb_next else None)
+            if not isinstance(error, Exception):
+                raise
+            took_ns = _now_ns() - began_ns
+            failure = self._fail(error, lease, before + succeeded - first, took_ns)
         self._succeeded = succeeded
         ended_ns = _now_ns()
-        self._row.time_tasks(succeeded - before, ended_ns - began_ns)
-        return number, ended_ns
+        self._row.time_tasks(succeeded - first, ended_ns - began_ns, failed=failure is not None)
+        return succeeded - first, failure, ended_ns
+
+    def _fail(self, error: Exception, lease: Lease, done: int, took_ns: int) -> Failure:
+        """Count the task behind the `done` first of a lease as failed, for good or for this time, and tell of it."""
+        is_final = not lease.tries_left
+        if is_final:
+            if self._keeps_results:
+                self._intake.keep(outcomes.raised(error))
+            self._row.fail_task(lease.number, done, took_ns)
+        else:
+            self._row.give_back_task(lease.number, done)
+        trace = messages.cut(traceback.format_exc())
+        self._tell(error, lease, lease.first + done, took_ns, trace, is_final)
+        return Failure(messages.cut(type(error).__qualname__), messages.text_of(error), trace)
 
     def _kept(self, function: Callable[[Any], object]) -> Callable[[Any], object]:
         """Return the function that keeps what this one returns."""
@@ -161,13 +170,14 @@ class Consumption:
 
         return kept
 
-    def _tell(self, error: Exception, lease: Lease, place: int, took_ns: int) -> None:
+    def _tell(self, error: Exception, lease: Lease, place: int, took_ns: int, trace: str, is_final: bool) -> None:
         """Tell the supervisor of a task that failed; it costs one task, not the worker."""
-        trace = "" if type(error) in self._seen else messages.cut(traceback.format_exc())
+        if type(error) in self._seen:
+            trace = ""
         self._seen.add(type(error))
         try:  # as it was put, whatever the function has made of it
             task = codec.show(next(codec.tasks_of(lease.codec, lease.payload, lease.count, place, place + 1)))
         except Exception:  # the user's __setstate__: mostly what made it fail
             task = "(not unpickled)"
-        failure = messages.TaskFailed(type(error).__qualname__, messages.text_of(error), task, took_ns / 1e9, trace)
-        messages.send(self._descriptor, failure)
+        name, text = type(error).__qualname__, messages.text_of(error)
+        messages.send(self._descriptor, messages.TaskFailed(name, text, task, took_ns / 1e9, is_final, trace))

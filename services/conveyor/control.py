@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -87,7 +88,9 @@ class ControlServer:
         if data and b"\n" not in client.request and len(client.request) < MAX_REQUEST_BYTES:
             return
         self._loop.unwatch(client.socket.fileno())
-        if client.request.decode(errors="replace").split() == [FAREWELL]:
+        if _has_gone(client.socket):  # we were stopped for long: what it was told has failed must not happen now
+            self._drop(client)
+        elif client.request.decode(errors="replace").split() == [FAREWELL]:
             self._keep(client)
         else:
             self._answer(client, steering.answer(self._supervisor, client.request))
@@ -188,6 +191,12 @@ def _is_allowed(client: socket.socket) -> bool:
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return uid in (os.getuid(), sockets.ROOT)
+
+
+def _has_gone(client: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(client, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 # -- the client's side -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from conveyor.logs import fields
 from conveyor.roster import Roster
 from conveyor.scaling import Autoscaler, Bounds, Load
 from conveyor.slot import Slot
-from conveyor.snapshot import RunStatistics, Scaling
+from conveyor.snapshot import Role, RunStatistics, Scaling
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,15 @@ class Crew:
         if self.bounds.least == self.bounds.most:
             return []
         run = look()
+        consumers = [slot for slot in run.slots if slot.role is Role.CONSUMER]
         load = Load(
             consumers=len(self.wanted),
             backlog=run.queue.waiting - run.queue.delayed,
             put=run.total("produced"),
             done=run.total("processed"),
-            busy_seconds=sum(slot.busy_seconds for slot in run.slots),
+            busy_seconds=sum(slot.busy_seconds for slot in consumers),
+            producers=run.desired[Role.PRODUCER],
+            blocked_seconds=sum(slot.blocked_seconds for slot in run.slots),
         )
         number = self._autoscaler.look(time.monotonic(), load, self.bounds)
         return self._resize(number)

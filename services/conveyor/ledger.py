@@ -9,6 +9,7 @@ What happens when a writer is SIGKILLed: nothing is lost and nothing is half don
 committed by one 8-byte store.
 
 - A task is finished by one store: of the count of tasks that succeeded, or of a bucket of those that failed.
+- What a lease came to is noted in one word, a task that ends it by raising included.
 - Succeeded tasks reach their histogram after that, fast ones a stride at a time. Until then a reader counts them in
   the last bucket: so the histogram's count is always the number of finished tasks, and no bucket ever falls.
 - A consumer holds a lease until it has finished as many tasks as `lease_end` says; while it has not, it is in one.
@@ -46,14 +47,19 @@ _WAITS = _FAILED + len(_TASK_EDGES) + 1
 _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
 (
     _LEASE_END, _ABANDONED, _LEASE, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
-    _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED, _LEAVE,
-) = range(_DONE + 1, _DONE + 17)  # fmt: skip
-WORDS_PER_ROW = 64
-_ROW = struct.Struct(f"{WORDS_PER_ROW}Q")
+    _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED, _LEAVE, _RETRIED, _BASE,
+) = range(_DONE + 1, _DONE + 19)  # fmt: skip
+_READ = _BASE + 1  # words of a row that `Row.read` reads; those of closed leases lie behind
+_CLOSED = 128
+CLOSED_LEASES = 128  # of each slot that are remembered; far more than a consumer is ever given ahead
+WORDS_PER_ROW = _CLOSED + CLOSED_LEASES
+_ROW = struct.Struct(f"{_READ}Q")
+_TOTALS = (*range(_DONE + 1), _ABANDONED, _PUT, _RETRIED, _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED)
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 _WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 _LOW = (1 << (64 - _HALT_TASKS)) - 1  # of a lease's number, as much as fits beside them
+_CLOSED_DONE = 30  # bits of a closed lease's word for its finished tasks, then two for what ended it
 # What the leave word says: stay; leave between two tasks; from here on, be out of time in the task after so many.
 _STAY, _LEAVE_NOW, _OUT_OF_TIME = 0, 1, 2
 
@@ -68,6 +74,7 @@ class State(enum.IntEnum):
     FINISHED = 4  # the last store of a process that leaves because its work is over
     FAILED = 5  # the last store of one that leaves before that
     RECYCLED = 6  # the last store of one that has done, or grown to, as much as one process may: another goes on
+    LEFT = 7  # the last store of one that was asked to leave before its work was over
 
 
 class Order(enum.IntEnum):
@@ -78,7 +85,22 @@ class Order(enum.IntEnum):
     STOP = 2
 
 
+class Flaw(enum.IntEnum):
+    """Whether a lease was closed by a task that raised: the one behind those that it finished."""
+
+    NONE = 0
+    AGAIN = 1  # it is to be tried again
+    FINAL = 2  # it has failed for good
+
+
 _STATES = tuple(State)  # by number; to call the enum takes longer
+
+
+class Closed(NamedTuple):
+    """What a lease came to: its first `done` tasks went well, and the next one raised if there is a flaw."""
+
+    done: int
+    flaw: Flaw
 
 
 class Tally(NamedTuple):
@@ -94,11 +116,15 @@ class Tally(NamedTuple):
     """Tasks that were finished by an exception."""
     processed: int
     """Tasks that were finished, well or badly."""
+    retried: int
+    """Tasks that raised, and go back to the queue for another attempt."""
     in_progress: int
     """1 while a task is in hand, else 0."""
     abandoned: int
     """Tasks that were in hand when a process of this slot died."""
     lease: int
+    lease_passed: int
+    """Tasks of it that the consumer has behind it."""
     heartbeat_ns: int
     task_began_ns: int
     task_ns: int
@@ -111,7 +137,12 @@ class Tally(NamedTuple):
     @property
     def started(self) -> int:
         """Tasks whose function was called."""
-        return self.processed + self.in_progress + self.abandoned
+        return self.passed + self.in_progress + self.abandoned
+
+    @property
+    def passed(self) -> int:
+        """Tasks that a consumer has behind it: finished, or on their way back."""
+        return self.processed + self.retried
 
 
 class Row:
@@ -149,11 +180,13 @@ class Row:
         A process that dies from here on was in the first of them that is not finished.
         """
         words = self._words
+        passed = self._passed()
+        words[_BASE] = (number & _LOW) << _HALT_TASKS | passed & _LOW  # from here it is the last that was opened
         words[_LEASE] = number  # stored before the order is read: see `revoke`
         if number <= words[_VOID] or words[_LEAVE] == _LEAVE_NOW:
             return False
         words[_TASK_BEGAN] = now_ns
-        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + tasks
+        words[_LEASE_END] = passed + words[_ABANDONED] + tasks
         self.resume_busy(now_ns)
         return True
 
@@ -167,15 +200,24 @@ class Row:
         return max(0, min(tasks, (halt & ((1 << _HALT_TASKS) - 1)) - finished))
 
     def begin_tasks(self, number: int, now_ns: int, waited_ns: int) -> None:
-        """Count so many tasks, called one after the other from now on, as having waited so long."""
+        """Begin with tasks, one after the other from now on, and count so many as having waited so long."""
         words = self._words
         words[_TASK_BEGAN] = words[_HEARTBEAT] = now_ns
         words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
         words[_WAIT_TIME] += number * max(0, waited_ns) // _WAIT_UNIT
 
-    def fail_task(self, took_ns: int) -> None:
-        """Finish a task that raised."""
+    def fail_task(self, number: int, done: int, took_ns: int) -> None:
+        """Finish a task that raised, and with it the lease, of which so many before it went well.
+
+        The note is made before the count: who dies in between has the task still in hand.
+        """
+        self._note(number, done, Flaw.FINAL)
         self._words[_FAILED + bisect_left(_TASK_EDGES, took_ns)] += 1
+
+    def give_back_task(self, number: int, done: int) -> None:
+        """Have a task that raised done again; otherwise like `fail_task`."""
+        self._note(number, done, Flaw.AGAIN)
+        self._words[_RETRIED] += 1
 
     def time_tasks(self, number: int, took_ns: int, *, failed: bool = False) -> None:
         """Put tasks that succeeded into their buckets; they took so long together, with one that failed perhaps."""
@@ -191,9 +233,21 @@ class Row:
     def close_lease(self, now_ns: int) -> None:
         """Have nothing in hand any more, whether all of the lease is done or not."""
         words = self._words
-        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED]
+        passed = self._passed()
+        if not self.closed(words[_LEASE]):
+            self._note(words[_LEASE], passed - words[_BASE] & _LOW, Flaw.NONE)
+        words[_LEASE_END] = passed + words[_ABANDONED]
         words[_HEARTBEAT] = now_ns
         self.pause_busy(now_ns)
+
+    def _passed(self) -> int:
+        words = self._words
+        return words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_RETRIED]
+
+    def _note(self, number: int, done: int, flaw: Flaw) -> None:
+        """Keep what a lease came to, for a supervisor that comes after the death of all: see `outcome`."""
+        word = (number & _LOW) << _HALT_TASKS | flaw << _CLOSED_DONE | done
+        self._words[_CLOSED + number % CLOSED_LEASES] = word
 
     def resume_busy(self, now_ns: int) -> None:
         self._resume(_BUSY, now_ns)
@@ -268,10 +322,15 @@ class Row:
         self._pause(_BLOCKED, now_ns)
         self._words[_SUCCEEDED] += self._words[_DONE] - sum(self._words[_SUCCEEDED:_FAILED])
 
+    def close_for_dead(self, number: int, closed: Closed) -> None:
+        """Note what the open lease of a dead process came to, before the next process opens one; 0 is none."""
+        if number:
+            self._note(number, *closed)
+
     def abandon(self) -> None:
         """Count the task that a dead process had in hand as abandoned, and its lease as closed."""
         words = self._words
-        words[_LEASE_END] = words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_ABANDONED] + 1
+        words[_LEASE_END] = self._passed() + words[_ABANDONED] + 1
         words[_ABANDONED] += 1  # with this store the task is in hand no more
 
     def employ(self) -> None:
@@ -282,6 +341,18 @@ class Row:
     def withdraw(self) -> None:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
         self._words[_OFFERED] = self._words[_PUT]
+
+    def restore(self, words: bytes) -> None:
+        """Go on from the totals that `totals` returned of a row of an earlier run. For a row that was never used."""
+        for index, value in zip(_TOTALS, struct.unpack(f"{len(_TOTALS)}Q", words), strict=True):
+            self._words[index] = value
+        self._words[_OFFERED] = self._words[_PUT]
+        self._words[_LEASE_END] = self._passed() + self._words[_ABANDONED]
+
+    def totals(self, put: int) -> bytes:
+        """Return what outlives a run, of a row in which nobody is any more; `put` is known better elsewhere."""
+        self._words[_PUT] = put
+        return struct.pack(f"{len(_TOTALS)}Q", *(self._words[index] for index in _TOTALS))
 
     # -- read by anybody ----------------------------------------------------------------------------------
 
@@ -298,18 +369,18 @@ class Row:
     @property
     def is_out_of_time(self) -> bool:
         """Whether it is the task in hand now that has taken too long."""
-        words = self._words
-        return words[_LEAVE] == _OUT_OF_TIME + words[_DONE] + sum(words[_FAILED:_WAITS])
+        return self._words[_LEAVE] == _OUT_OF_TIME + self._passed()
 
     def read(self, now_ns: int) -> Tally:
         """Return the row as it stands. Take `now_ns` before the call: no watch then reads backwards."""
         # Two copies: with the histograms read first, they never hold more than the counts.
-        words = _ROW.unpack(bytes(self._words[:_DONE]) + bytes(self._words[_DONE:]))
+        words = _ROW.unpack(bytes(self._words[:_DONE]) + bytes(self._words[_DONE:_READ]))
         busy, blocked = words[_BUSY], words[_BLOCKED]
         fast = words[_SUCCEEDED : _FAILED - 1]
         failures = words[_FAILED:_WAITS]
         failed = sum(failures)
-        processed = words[_DONE] + failed
+        processed, retried = words[_DONE] + failed, words[_RETRIED]
+        lease, lease_passed = _opened(words[_LEASE], words[_BASE], processed + retried)
         return Tally(
             state=_STATES[words[_STATE]],
             put=words[_PUT],
@@ -319,9 +390,11 @@ class Row:
             failures=failures,
             failed=failed,
             processed=processed,
-            in_progress=int(words[_LEASE_END] > processed + words[_ABANDONED]),
+            retried=retried,
+            in_progress=int(words[_LEASE_END] > processed + retried + words[_ABANDONED]),
             abandoned=words[_ABANDONED],
-            lease=words[_LEASE],
+            lease=lease,
+            lease_passed=lease_passed,
             heartbeat_ns=words[_HEARTBEAT],
             task_began_ns=words[_TASK_BEGAN],
             task_ns=words[_TASK_TIME],
@@ -332,6 +405,40 @@ class Row:
             is_blocked=bool(blocked & _RUNNING),
         )
 
+    def closed(self, number: int) -> Closed | None:
+        """Return what is noted of a lease, or None if nothing is."""
+        word = self._words[_CLOSED + number % CLOSED_LEASES]
+        if not word or word >> _HALT_TASKS != number & _LOW:
+            return None
+        return Closed(word & ((1 << _CLOSED_DONE) - 1), Flaw(word >> _CLOSED_DONE & 3))
+
+    def outcome(self, number: int) -> Closed:
+        """Return what a lease came to, in whose hands nobody is any more: none of it, if it was never opened.
+
+        A note of a task that raised counts only once the task is counted; until then it was in hand.
+        """
+        noted, words = self.closed(number), self._words
+        last, passed = _opened(words[_LEASE], words[_BASE], self._passed())
+        if number != last:
+            return noted or Closed(0, Flaw.NONE)
+        if noted and noted.flaw and passed > noted.done:
+            return noted
+        return Closed(passed, Flaw.NONE)
+
+
+def processed_in(totals: bytes) -> int:
+    """Return the tasks that were finished, of the totals of a row."""
+    words: tuple[int, ...] = struct.unpack(f"{len(_TOTALS)}Q", totals)
+    return sum(words[_FAILED:_WAITS]) + words[_DONE]
+
+
+def _opened(lease: int, base: int, passed: int) -> tuple[int, int]:
+    """Return the number of the lease that was opened last, and how many of its tasks are passed.
+
+    `base` says both in one word, the number by its low bits; `lease` may still be the one before.
+    """
+    return lease + ((base >> _HALT_TASKS) - lease & _LOW), passed - base & _LOW
+
 
 def _elapsed(watch: int, now_ns: int) -> int:
     return max(0, now_ns - (watch ^ _RUNNING)) if watch & _RUNNING else watch
@@ -340,9 +447,9 @@ def _elapsed(watch: int, now_ns: int) -> int:
 class Rows(Sequence[Row]):
     """The rows of a ledger, each made when it is first asked for: a worker needs one of a thousand."""
 
-    def __init__(self, words: memoryview, number: int) -> None:
+    def __init__(self, words: memoryview) -> None:
         self._words = words
-        self._rows: list[Row | None] = [None] * number
+        self._rows: list[Row | None] = [None] * (len(words) // WORDS_PER_ROW - 1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -368,7 +475,7 @@ class Ledger:
     """
 
     def __init__(self, slots: int, memory: Descriptor | None = None) -> None:
-        size = 8 * WORDS_PER_ROW * (slots + 1)
+        size = self.size(slots)
         if memory is None:
             memory = Descriptor(os.memfd_create("conveyor-ledger", os.MFD_CLOEXEC))
             os.truncate(memory.number, size)
@@ -376,7 +483,12 @@ class Ledger:
         self._slots = slots
         weakref.finalize(self, memory.close)
         self._words = memoryview(mmap.mmap(memory.number, size)).cast("Q")
-        self.rows: Sequence[Row] = Rows(self._words, slots)
+        self.rows: Sequence[Row] = Rows(self._words)
+
+    @staticmethod
+    def size(slots: int) -> int:
+        """Return the bytes that a table with so many rows takes."""
+        return 8 * WORDS_PER_ROW * (slots + 1)
 
     @property
     def order(self) -> Order:

@@ -20,6 +20,8 @@ class TaskFailed:
     reason: str
     task: str
     seconds: float
+    is_final: bool
+    """Whether it has failed for good: it is not tried again."""
     trace: str
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
 from conveyor import logs
 from conveyor.errors import ConfigurationError
@@ -24,6 +24,7 @@ from conveyor.ledger import Ledger
 from conveyor.loop import Loop
 from conveyor.processes import Starter, check_sendable
 from conveyor.queues import DEFAULT_KIND, KINDS
+from conveyor.queues.retries import Retries
 from conveyor.queues.seam import TaskQueue
 from conveyor.queues.setup import Setup
 from conveyor.recycling import Limits
@@ -37,6 +38,11 @@ from conveyor.snapshot import Role
 from conveyor.supervisor import Plan, Supervisor
 from conveyor.worker import Consume, Produce
 
+if TYPE_CHECKING:
+    from conveyor.spool.folder import Spool
+    from conveyor.spool.settling import Restored
+
+RESUMES = ("skip", "position", "anew")
 Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
 """Something that watches a run from beside it: entered before the first worker starts, left after the last."""
 
@@ -44,8 +50,12 @@ Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
 class Producer:
     """An iterable factory: `function(*args, **kwargs)` is called in a process of its own; what it yields are tasks.
 
-    `name` is the worker slot's. `may_restart` says that the function may be called again after its process
-    died: only for producers that never end or that know where they were.
+    `name` is the worker slot's. `may_restart` says that the function may be called again after its process died.
+    `resume` says how it goes on then, and at the next start of a run with a spool, after so many tasks were put:
+
+    - "skip": it yields the same tasks each time; those that were put are passed over. The default.
+    - "position": it is called with `position=N` as well, the number of tasks that were put; 0 at first.
+    - "anew": it is called as if nothing had been put. The default with `may_restart`.
     """
 
     def __init__(
@@ -54,12 +64,18 @@ class Producer:
         *args: object,
         name: str | None = None,
         may_restart: bool = False,
+        resume: Literal["skip", "position", "anew"] | None = None,
         **kwargs: object,
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a producer must be a function that yields tasks, not {function!r}")
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"a producer's name must be a text, not {name!r}")
+        if resume not in (None, *RESUMES):
+            raise ConfigurationError(
+                f"a producer's resume: {resume!r} is not allowed; give one of {', '.join(RESUMES)}"
+            )
+        self.resume = resume or ("anew" if may_restart else "skip")
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -182,11 +198,14 @@ class Pipeline:
         """
         stops = stops or StopRequests()
         self._check_picklable()
+        self._check_queue(settings, inbox)
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             starter = Starter(settings.start_method, self._modules())
-            ledger = Ledger(self._ledger_rows())
+            spool = _spool(settings, stack)
+            restored = spool.begin(self.name, self._places(), self._ledger_rows()) if spool is not None else None
+            ledger = Ledger(self._ledger_rows()) if spool is None else spool.ledger
             queue: TaskQueue = KINDS[self.queue](
                 Setup(
                     capacity=self.maxsize,
@@ -195,13 +214,17 @@ class Pipeline:
                     loop=loop,
                     producers=len(self.producers),
                     max_attempts=settings.max_attempts,
+                    retries=Retries(settings.retries, settings.retry_delay_seconds),
+                    name=self._slot_name,
                     results=inbox,
+                    spool=spool,
+                    restored=restored,
                 )
             )
             stack.callback(queue.dispose)
             if inbox is not None:
                 inbox.on_room = functools.partial(loop.call_soon, queue.notice_room)
-            plan = self._plan(settings, queue, ledger, starter, show_output, inbox)
+            plan = self._plan(settings, queue, ledger, starter, show_output, inbox, restored)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
@@ -216,6 +239,7 @@ class Pipeline:
         starter: Starter,
         show_output: Callable[[str], None] | None,
         inbox: Inbox | None,
+        restored: Restored | None,
     ) -> Plan:
         slots = [
             FeedSlot(name, producer.iterable, queue, ledger, index, inbox)
@@ -223,7 +247,7 @@ class Pipeline:
             else Slot(
                 name=name,
                 role=Role.PRODUCER,
-                work=functools.partial(_produce, producer, queue),
+                work=functools.partial(_produce, producer, queue, ledger),
                 queue=queue,
                 ledger=ledger,
                 index=index,
@@ -246,9 +270,11 @@ class Pipeline:
             )
 
         slots += [new_consumer(number) for number in range(1, self._bounds.least + 1)]
+        if restored is not None:
+            slots += self._former(restored, slots, new_consumer, queue, ledger)
         return Plan(
             name=self.name,
-            roster=Roster(slots, redelivers=not queue.can_break),
+            roster=Roster(slots, counts_puts=not queue.can_break),
             queue=queue,
             ledger=ledger,
             starter=starter,
@@ -277,11 +303,53 @@ class Pipeline:
     def _consumer_names(self) -> list[str]:
         return [self.consumer_name(n) for n in range(1, self._bounds.most + 1)]
 
+    def _places(self) -> dict[str, int]:
+        """Return the rows of all slots that there may be, by their names."""
+        consumers = map(self.consumer_name, range(1, MAX_WORKERS + 1))
+        return {name: row for row, name in enumerate([*self._producer_names(), *consumers])}
+
+    def _former(
+        self,
+        restored: Restored,
+        slots: Sequence[Slot],
+        new_consumer: Callable[[int], Slot],
+        queue: TaskQueue,
+        ledger: Ledger,
+    ) -> list[Slot]:
+        """Return slots of an earlier start of the run that hold no process now, for what was counted in them.
+
+        Those among the present ones that had finished their work have it finished.
+        """
+        known = {slot.name: slot for slot in slots}
+        producers, former = len(self.producers), list[Slot]()
+        for was in restored.slots:
+            if was.name in known:
+                known[was.name].finished = was.is_finished
+            elif was.row >= self._ledger_rows():  # under a name that there is no more
+                former.append(Slot(was.name, Role(was.role), _no_work, queue, ledger, was.row, may_restart=False))
+        last = max((was.row - producers + 1 for was in restored.slots if was.row < self._ledger_rows()), default=0)
+        former = [*map(new_consumer, range(self._bounds.least + 1, last + 1)), *former]
+        for slot in former:
+            slot.retire()
+        return former
+
+    def _slot_name(self, row: int) -> str:
+        names = self._producer_names()
+        return names[row] if row < len(names) else self.consumer_name(row - len(names) + 1)
+
     def _modules(self) -> list[str]:
         """The modules that hold the workload's functions, for the fork server to import."""
         functions = [self.consumer, *(producer.function for producer in self.producers)]
         names = {getattr(function, "__module__", None) or type(function).__module__ for function in functions}
         return sorted(names - {"__main__", "builtins"})
+
+    def _check_queue(self, settings: Settings, inbox: Inbox | None) -> None:
+        """Raise `ConfigurationError` for what this queue cannot do."""
+        if self.queue != "leased" and (settings.retries or settings.spool is not None):
+            option = "retries" if settings.retries else "spool"
+            raise ConfigurationError(f"{option}: not with the queue {self.queue!r}; give 'leased'")
+        if inbox is not None and settings.spool is not None:
+            raise ConfigurationError("spool: not with results, which would be lost with this process; leave it out")
 
     def _check_picklable(self) -> None:
         for name, producer in zip(self._producer_names(), self.producers, strict=True):
@@ -290,8 +358,25 @@ class Pipeline:
         _check_picklable("the consumer", self.consumer)
 
 
-def _produce(producer: Producer, queue: TaskQueue, slot: int) -> Produce:
-    return Produce(producer.function, producer.args, producer.kwargs, queue.outlet(slot))
+def _spool(settings: Settings, stack: ExitStack) -> Spool | None:
+    """Return the spool that the settings name, open until the end of the run."""
+    if settings.spool is None:
+        return None
+    # Imported only where it is used: SQLite takes as long to import as the rest of a worker.
+    from conveyor.spool.folder import Spool
+
+    return stack.enter_context(contextlib.closing(Spool(settings.spool, settings.spool_sync)))
+
+
+def _no_work(row: int) -> NoReturn:
+    raise NotImplementedError("a slot of a former run gets no process")
+
+
+def _produce(producer: Producer, queue: TaskQueue, ledger: Ledger, slot: int) -> Produce:
+    put = ledger.rows[slot].read(0).put
+    kwargs = {**producer.kwargs, "position": put} if producer.resume == "position" else producer.kwargs
+    skip = put if producer.resume == "skip" else 0
+    return Produce(producer.function, producer.args, kwargs, queue.outlet(slot), skip)
 
 
 def _consume(

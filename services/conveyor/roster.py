@@ -40,9 +40,9 @@ class Reading:
 class Roster:
     """The slots, in the order in which people see them."""
 
-    def __init__(self, slots: Iterable[Slot], *, redelivers: bool = False) -> None:
-        """Keep these slots; `redelivers` says that their queue has an abandoned task done by another."""
-        self._redelivers = redelivers
+    def __init__(self, slots: Iterable[Slot], *, counts_puts: bool = False) -> None:
+        """Keep these slots; `counts_puts` says that their queue counts a task as put before anybody can start it."""
+        self._counts_puts = counts_puts
         self.slots = tuple(slots)
         """All of them. Whoever reads in another thread reads this once: it is replaced when slots are added."""
 
@@ -104,8 +104,9 @@ class Roster:
 
     def _owed(self, tallies: Mapping[Slot, Tally]) -> int:
         """Return the tasks that were started and are not yet counted as put."""
-        owed = sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())
-        return owed - sum(tally.abandoned for tally in tallies.values()) if self._redelivers else owed
+        if self._counts_puts:
+            return 0
+        return sum(tally.started - tally.put - slot.proven for slot, tally in tallies.items())
 
 
 def _tallies(slots: Iterable[Slot], now_ns: int) -> dict[Slot, Tally]:

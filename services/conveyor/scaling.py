@@ -24,6 +24,7 @@ from conveyor.cpus import usable_cpus
 LOOK_SECONDS = 0.25
 # The shares of their time for which consumers are busy: above the first they are too few, below the second too many.
 TOO_BUSY, TOO_IDLE = 0.85, 0.6
+MAX_HELD_BACK = 2.0  # it cannot be seen how fast producers are that do next to nothing but wait: double, and see
 CLEAR_SECONDS = 5.0  # in which a backlog should be gone
 UP_SECONDS = 1.0  # for so long more must be needed
 DOWN_SECONDS = 10.0  # and fewer be enough; arbitrary: long beside the start of a process, short beside a rush hour
@@ -76,6 +77,10 @@ class Load:
     done: int
     busy_seconds: float
     """Of all consumers together."""
+    producers: int
+    """Those that are still at work."""
+    blocked_seconds: float
+    """Of all producers together, for lack of room."""
 
 
 class Autoscaler:
@@ -83,7 +88,7 @@ class Autoscaler:
 
     def __init__(self) -> None:
         self._last: tuple[float, Load] | None = None
-        self._put_rate = self._done_rate = self._busy = 0.0
+        self._put_rate = self._done_rate = self._busy = self._blocked = 0.0
         self._busy_now = 0.0
         """How many consumers were busy since the last look, on average. No mean over more: it tells that some idle."""
         self._too_few: deque[tuple[float, int]] = deque()
@@ -124,6 +129,7 @@ class Autoscaler:
         weight = 1 - math.exp(-seconds / RATE_SECONDS)
         self._put_rate += weight * ((load.put - last.put) / seconds - self._put_rate)
         self._done_rate += weight * ((load.done - last.done) / seconds - self._done_rate)
+        self._blocked += weight * ((load.blocked_seconds - last.blocked_seconds) / seconds - self._blocked)
         self._busy_now = (load.busy_seconds - last.busy_seconds) / seconds
         self._busy += weight * (self._busy_now - self._busy)
         self._last = now, load
@@ -133,8 +139,13 @@ class Autoscaler:
         if not self._done_rate:
             return self._busy_now
         task_seconds = self._busy / self._done_rate
-        come = max(self._put_rate, self._done_rate) * task_seconds
-        return come + load.backlog * task_seconds / CLEAR_SECONDS
+        put_rate = self._put_rate * self._held_back(load)
+        return max(put_rate * task_seconds, self._busy) + load.backlog * task_seconds / CLEAR_SECONDS
+
+    def _held_back(self, load: Load) -> float:
+        """Return how many times as much would come if no producer had to wait for room; MAX_HELD_BACK is for more."""
+        free = load.producers - self._blocked
+        return min(load.producers / free, MAX_HELD_BACK) if free > 0 else MAX_HELD_BACK
 
     def _at_least(self, load: Load, needed: float) -> int:
         """Return how many consumers there must be: no more than there are while they are not kept busy."""

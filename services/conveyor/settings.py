@@ -265,5 +265,5 @@ def of_options(options: RunOptions) -> Settings:
     """
     if unknown := sorted(options.keys() - RunOptions.__annotations__.keys()):
         raise TypeError(f"{unknown[0]!r} is no option of a run; there are {', '.join(RunOptions.__annotations__)}")
-    given: Mapping[str, object] = {"metrics": "off", **options}
+    given = {"metrics": "off"} | {name: value for name, value in options.items() if value is not None}
     return read({option.field: given.get(option.keyword) for option in OPTIONS}, {})

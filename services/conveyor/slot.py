@@ -21,14 +21,14 @@ from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
 from conveyor.processes import Starter
-from conveyor.queues.seam import TaskQueue
+from conveyor.queues.seam import End, TaskQueue
 from conveyor.restarts import RestartPolicy
-from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState
+from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState, how_ended
 from conveyor.worker import Assignment, Consume, Produce, main
 
 _STDOUT, _STDERR = 1, 2
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
-_LAST_WORDS = (State.FINISHED, State.FAILED, State.RECYCLED)
+_LAST_WORDS = (State.FINISHED, State.FAILED, State.RECYCLED, State.LEFT)
 _FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
 
 
@@ -162,7 +162,8 @@ class Slot:
         row, tally = self._ledger.rows[self._index], self.tally(now_ns)
         if by_us:
             tally = tally._replace(in_progress=0)
-        casualty = self._queue.bury(self._index, row, tally)
+        is_timeout = self._cause(tally) is RestartReason.HEARTBEAT
+        casualty = self._queue.bury(self._index, row, tally, End(self.name, how_ended(exit_code), is_timeout))
         row.settle(now_ns)
         if casualty is not None:
             row.abandon()
@@ -171,7 +172,7 @@ class Slot:
         self.process = self.pid = None
         process.close()
         self.last_exit_code = exit_code
-        if tally.state is State.FINISHED and casualty is None:
+        if tally.state in (State.FINISHED, State.LEFT) and casualty is None:
             # One that was told to leave may be wanted again by now.
             self.death, self.finished = None, self.retired or self._told_to_leave_at is None
             return None

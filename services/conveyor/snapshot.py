@@ -38,6 +38,8 @@ class Ending(enum.StrEnum):
     """Every producer had finished and every task that was left could be done."""
     DRAINED = "drained"
     """Asked to stop, and nothing was left unfinished."""
+    SUSPENDED = "suspended"
+    """Asked to stop, and what was left is in the spool, for the next start."""
     EXPIRED = "expired"
     """Asked to stop, and there was no more time for what was left."""
     BROKEN = "broken"
@@ -70,6 +72,7 @@ class RedeliveryReason(enum.StrEnum):
     TIMEOUT = "timeout"  # it took longer than it may, and was killed with its consumer
     ERROR = "error"  # its function raised
     RESTART = "restart"  # every process of an earlier run ended with it in hand; it was in the spool
+    REQUEST = "request"  # it had been given up, and somebody asked for one more attempt
 
 
 class Scaling(enum.StrEnum):
@@ -77,6 +80,16 @@ class Scaling(enum.StrEnum):
 
     UP = "up"
     DOWN = "down"
+
+
+def how_ended(exit_code: int) -> str:
+    """Return a process's exit code or signal, for people."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +128,7 @@ class Death:
     @property
     def how(self) -> str:
         """The exit code or signal, for people."""
-        if self.exit_code >= 0:
-            how = f"exit code {self.exit_code}"
-        else:
-            try:
-                how = signal.Signals(-self.exit_code).name
-            except ValueError:
-                how = f"signal {-self.exit_code}"
+        how = how_ended(self.exit_code)
         if self.cause is RestartReason.HEARTBEAT:
             return f"{how}: its task took longer than the task timeout"
         return how

@@ -22,7 +22,9 @@ def check(place: Path, user: int | None = None) -> None:
     """Raise `OSError` unless the folder is this user's alone: others can make one of its name below /tmp."""
     status = place.lstat()
     owner = os.getuid() if user is None else user
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner or status.st_mode & 0o077:
+    if status.st_uid != owner:
+        raise PermissionError(f"{place} belongs to another user (uid {status.st_uid}): no run of uid {owner} is there")
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise PermissionError(f"{place} is not a folder of this user alone; remove it, or set its mode to 0700")
 
 
@@ -31,12 +33,11 @@ def of_run(pid: int) -> Path:
 
     Raises `ControlError` if it is somebody else's, and `OSError` if its folder is not its user's alone.
     """
-    place, user = folder(), os.getuid()
-    path = place / f"{pid}.sock"
-    if not path.exists():
+    name, place, user = f"{pid}.sock", folder(), os.getuid()
+    if not os.access(place / name, os.F_OK):
         place, user = _folder_of(pid)
     check(place, user)
-    return place / path.name
+    return place / name
 
 
 def _folder_of(pid: int) -> tuple[Path, int]:

@@ -41,7 +41,7 @@ def bounds_of(words: Sequence[str]) -> Bounds:
     try:
         return settings.bounds(value)
     except ValueError as error:
-        raise ConfigurationError(f"scale: {said!r} is not allowed; give consumers={error}") from None
+        raise ConfigurationError(f"scale: {said!r} is not allowed; give consumers= and {error}") from None
 
 
 def _status(supervisor: Supervisor, words: Sequence[str]) -> Answer:

@@ -2,8 +2,8 @@
 
 One thread, one loop (`loop.py`); everything that happens is an event in it: a death, a message, a signal, a
 timer, a request. What it decides by is pure and lies beside it: `restarts.py` (when to replace a worker), `stall.py`
-(whether a dead worker broke the queue), `overtime.py` (who is in its task for too long), `scaling.py` (how many
-consumers there should be; `crew.py` sees to that).
+(whether a dead worker broke the queue), `overtime.py` (who is in its task for too long; `timekeeper.py` ends it),
+`scaling.py` (how many consumers there should be; `crew.py` sees to that).
 
 The end, the same for every queue: all producers have ended and no unfinished task is left that could be done.
 What happens when this process dies: the kernel kills the workers (see `worker.py`).
@@ -27,7 +27,6 @@ from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
-from conveyor.overtime import Hand, Overtime
 from conveyor.processes import Starter
 from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
@@ -36,6 +35,7 @@ from conveyor.scaling import LOOK_SECONDS, Bounds
 from conveyor.slot import Slot
 from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, RestartReason, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
+from conveyor.timekeeper import Timekeeper
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,6 @@ class Supervisor:
         self._loop = loop
         self._roster = plan.roster
         self._crew = Crew(plan.roster, plan.consumers, plan.new_consumer)
-        self._overtime = Overtime(plan.task_timeout_seconds) if plan.task_timeout_seconds is not None else None
         self._stalls = StallDetector()
         self._phase = Phase.RUNNING
         self._ending: Ending | None = None
@@ -186,11 +185,13 @@ class Supervisor:
         """Start every worker, see the work through, and return what it came to."""
         try:
             for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
-                self._try_to_start(slot)
+                if not slot.over:
+                    self._try_to_start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
             self._loop.every(LOOK_SECONDS, self._follow)
             if self._plan.task_timeout_seconds is not None:
-                self._loop.every(min(TICK_SECONDS, self._plan.task_timeout_seconds / 10), self._look_for_overtime)
+                timekeeper = Timekeeper(self._roster, self._plan.task_timeout_seconds)
+                self._loop.every(timekeeper.look_seconds, timekeeper.look)
             self._advance()
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
                 self._loop.turn()
@@ -204,7 +205,10 @@ class Supervisor:
         self._tell_unsaid()
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
+        if queue.spool is not None:
+            if self._ending is Ending.EXPIRED:
+                self._ending = Ending.SUSPENDED
+        elif self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
             self._lost_in_transit += queue.unfinished - queue.lost
         return self.statistics()
 
@@ -252,28 +256,6 @@ class Supervisor:
             for slot in self._crew.follow(self.statistics):
                 self._try_to_start(slot)
 
-    def _look_for_overtime(self) -> None:
-        """End those that are in one task for longer than a task may take."""
-        assert self._overtime is not None
-        now_ns = time.monotonic_ns()
-        hands = {}
-        for slot in self._roster.consumers:
-            tally = slot.tally(now_ns)
-            if slot.pid is not None and tally.in_progress:
-                hands[slot.name] = Hand(slot.pid, tally.processed)
-        verdicts = self._overtime.look(now_ns, hands)
-        slots = {slot.name: slot for slot in self._roster.consumers}
-        for name in verdicts.pardon:
-            slots[name].pardon()
-        for name in verdicts.end:
-            log.warning(
-                "task takes too long: worker is ended",
-                extra=fields(slot=name, pid=slots[name].pid, timeout_seconds=self._plan.task_timeout_seconds),
-            )
-            slots[name].time_out(hands[name].finished)
-        for name in verdicts.kill:
-            slots[name].signal(signal.SIGKILL)
-
     def _advance(self) -> None:
         """Go on to the next phase if its time has come."""
         if self._phase is Phase.STOPPING:
@@ -295,7 +277,7 @@ class Supervisor:
     def _is_all_done(self) -> bool:
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if queue.unfinished > queue.lost:
+        if queue.unfinished > queue.lost or self._plan.queue.is_writing():
             return False
         # Where a count is only inferred, what lies in the queue is believed more.
         inferred = self._roster.doubts or self._lost_in_transit
@@ -334,9 +316,9 @@ class Supervisor:
         about = fields(slot=slot.name, **dataclasses.asdict(message))
         match message:
             case messages.TaskFailed():
-                self._failures[message.error] += 1
+                self._failures[message.error] += message.is_final
                 if self._failure_log.admit(time.monotonic()):
-                    log.warning("task failed", extra=about)
+                    log.warning("task failed" if message.is_final else "task failed, and is tried again", extra=about)
             case messages.WorkerFailed():
                 log.error("worker failed", extra=about)
 
@@ -482,7 +464,7 @@ class Supervisor:
         queue = self.statistics().queue
         if ending is Ending.COMPLETE and self._phase is Phase.DRAINING:
             ending = Ending.DRAINED
-        if ending is Ending.EXPIRED and queue.unfinished <= queue.lost:
+        if ending is Ending.EXPIRED and queue.unfinished <= queue.lost and not self._plan.queue.is_writing():
             ending = Ending.DRAINED
         self._phase, self._ending = Phase.STOPPING, ending
         self._plan.ledger.order = Order.STOP

@@ -9,8 +9,10 @@ kills this process, whatever it does (`_die_with`).
 
 from __future__ import annotations
 
+import collections
 import faulthandler
 import fcntl
+import itertools
 import multiprocessing
 import os
 import select
@@ -38,12 +40,14 @@ _now_ns = time.monotonic_ns
 
 @dataclass(frozen=True, slots=True)
 class Produce:
-    """The work of a producer's slot: call the function, offer all that it yields."""
+    """The work of a producer's slot: call the function, pass over what was put before, offer all the rest."""
 
     function: Callable[..., Iterable[object]]
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
     outlet: Outlet
+    skip: int = 0
+    """Tasks that processes of the slot have put before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def main(assignment: Assignment) -> None:
             pid = os.getpid()
             with interruptions:
                 iterator = iter(work.function(*work.args, **work.kwargs))
+                collections.deque(itertools.islice(iterator, work.skip), maxlen=0)
             if os.getpid() != pid:
                 leave_fork(None)
             Production(work.outlet, row, interruptions).run(iterator)
@@ -98,7 +103,7 @@ def main(assignment: Assignment) -> None:
         else:
             last_word = _consumption(work, row, interruptions, assignment.messages.number).run()
     except StopRequestedError:
-        last_word = State.FINISHED
+        last_word = State.LEFT
     except Exception as error:  # mostly a producer's: its process ends here, and its supervisor says why
         trace = "" if isinstance(error, ConveyorError) else messages.cut(traceback.format_exc())
         failure = messages.WorkerFailed(type(error).__qualname__, messages.text_of(error), trace)

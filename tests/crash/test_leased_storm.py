@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import itertools
 import os
@@ -12,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -20,14 +19,13 @@ import psutil
 import pytest
 
 from conveyor import ExitCode, Pipeline, Producer
-from conveyor.loop import Loop
 from conveyor.settings import read
-from conveyor.snapshot import Role, RunStatistics, WorkerState
-from conveyor.supervisor import Supervisor
+from conveyor.snapshot import Role, WorkerState
 from support.diary import Account
 from support.doom import Brisk, numbered, untrapped
 from support.runs import Run, running
 from support.scrapes import Scrape, assert_nothing_fell, assert_nothing_is_lost, parse, scrape
+from support.storms import Storm, assert_holds_together
 from support.waiting import wait_for
 
 SEEDS = [int(seed) for seed in os.environ.get("STORM_SEEDS", "1 2 3").split()]
@@ -37,40 +35,6 @@ TASKS = int(os.environ.get("STORM_TASKS", "200000"))
 PRODUCERS = 4
 SCRAPES = 300
 TESTS = str(Path(__file__).parents[1])
-
-
-class Storm:
-    """Kills a random consumer every few milliseconds; beside a run in this process, as its exporter is."""
-
-    def __init__(self, seed: int, every_seconds: float) -> None:
-        self.chance = random.Random(seed)
-        self.every_seconds = every_seconds
-        self.kills = 0
-        self.looks: list[RunStatistics] = []
-        self._stop = threading.Event()
-
-    @contextlib.contextmanager
-    def beside(self, supervisor: Supervisor, loop: Loop) -> Iterator[None]:
-        thread = threading.Thread(target=self._rage, args=(supervisor.statistics,))
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _rage(self, statistics: Callable[[], RunStatistics]) -> None:
-        until = time.monotonic() + KILL_SECONDS
-        while not self._stop.wait(self.every_seconds) and time.monotonic() < until:
-            run = statistics()
-            self.looks.append(run)
-            # Only who is ready: five deaths before that in 30 s would be a crash loop, and rightly end the run.
-            ready = [s for s in run.slots if s.role is Role.CONSUMER and s.state not in (None, WorkerState.STARTING)]
-            pids = [slot.pid for slot in ready if slot.pid is not None]
-            with suppress(ProcessLookupError):
-                if pids:
-                    os.kill(self.chance.choice(pids), signal.SIGKILL)
-                    self.kills += 1
 
 
 def left_open() -> Counter[str]:
@@ -101,7 +65,7 @@ def test_a_storm_of_kills_loses_no_task_and_repeats_only_those_in_hand(tmp_path:
     storm_of_numbers(tmp_path / "first", 40).run_with(settings, [])  # the fork server comes with it, and stays
     temporary = set(Path("/tmp").iterdir())
     before, threads = left_open(), threading.active_count()
-    storm = Storm(seed, 0.02)
+    storm = Storm(seed, 0.02, KILL_SECONDS)
     report = storm_of_numbers(tmp_path).run_with(settings, [storm.beside])
 
     account = Account(tmp_path)
@@ -134,17 +98,6 @@ def test_a_storm_of_kills_loses_no_task_and_repeats_only_those_in_hand(tmp_path:
     server = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
     assert [p.children() for p in server] == [[]]
     assert {path for path in set(Path("/tmp").iterdir()) - temporary if "conveyor" in path.name} == set()
-
-
-def assert_holds_together(run: RunStatistics) -> None:
-    """Assert what must hold of a run at any moment."""
-    queue = run.queue
-    assert queue.unfinished == queue.waiting + queue.in_progress
-    assert queue.unfinished == run.total("produced") - run.total("processed") - queue.dead_lettered
-    assert queue.in_progress <= run.live(Role.CONSUMER)
-    assert queue.redelivered + queue.dead_lettered - run.total("abandoned") in (0, 1)  # one is being buried
-    for slot in run.slots:
-        assert sum(slot.task_buckets) == slot.processed
 
 
 # -- seen from outside --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import queue
@@ -111,6 +112,13 @@ def test_the_input_may_wait_for_a_result() -> None:
 
 
 @pytest.mark.timeout(60)
+def test_consumers_that_are_replaced_cost_no_result_and_repeat_none() -> None:
+    pipeline = Pipeline(producers=[Producer(numbers_to, 100)], consumer=double_and_pid, consumers=2)
+    results = list(pipeline.results(max_tasks_per_worker=9))
+    assert sorted(number for number, _ in results) == [2 * n for n in range(100)]
+    assert max(collections.Counter(pid for _, pid in results).values()) == 9
+
+
 def test_killed_consumers_cost_no_result_and_repeat_none() -> None:
     results, seen, killed = conveyor.imap_unordered(double_and_pid, range(20_000), consumers=3), [], 0
     for value, pid in results:

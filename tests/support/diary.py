@@ -24,6 +24,9 @@ class Diary:
     def end(self, task: int) -> None:
         self._note(b"done %d\n" % task)
 
+    def fail(self, task: int) -> None:
+        self._note(b"failed %d\n" % task)
+
     def _note(self, line: bytes) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
@@ -38,12 +41,13 @@ class Account:
     def __init__(self, folder: Path) -> None:
         self.begun: Counter[int] = Counter()
         self.done: Counter[int] = Counter()
+        self.failed: Counter[int] = Counter()
         self.by: defaultdict[int, list[str]] = defaultdict(list)
         """Who has begun each task: slot and pid."""
         for path in sorted(folder.glob("*.diary")):
             for line in path.read_text().splitlines():
                 word, _, task = line.partition(" ")
-                (self.begun if word == "begun" else self.done)[int(task)] += 1
+                {"begun": self.begun, "done": self.done, "failed": self.failed}[word][int(task)] += 1
                 if word == "begun":
                     self.by[int(task)].append(path.stem)
 

@@ -23,6 +23,7 @@ from typing import Any
 from conveyor import Pipeline, Producer
 from conveyor.ledger import Row
 from conveyor.producing import Production
+from conveyor.queues import wire
 from conveyor.queues.arena import Arena
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet
 from support.diary import Diary
@@ -30,7 +31,7 @@ from support.villains import first_time
 from support.workloads import wait_at
 
 # Where a worker can be struck: the method, and the moment.
-CONSUMER_POINTS: dict[str, tuple[type, str, str]] = {
+CONSUMER_POINTS: dict[str, tuple[Any, str, str]] = {
     "before it is ready": (LeasedIntake, "_connect", "before"),
     "ready and without a lease": (LeasedIntake, "_connect", "after"),
     "about to take": (LeasedIntake, "take", "before"),
@@ -43,7 +44,19 @@ CONSUMER_POINTS: dict[str, tuple[type, str, str]] = {
     "about to report": (LeasedIntake, "report", "before"),
     "reported": (LeasedIntake, "report", "after"),
 }
-PRODUCER_POINTS: dict[str, tuple[type, str, str]] = {
+# The same for one whose every task raises.
+FAILING_POINTS: dict[str, tuple[Any, str, str]] = {
+    "raised, not noted": (Row, "_note", "before"),
+    "noted, not counted": (Row, "_note", "after"),
+    "counted as failed": (Row, "fail_task", "after"),
+    "counted as given back": (Row, "give_back_task", "after"),
+    "failed, lease open": (Row, "close_lease", "before"),
+    "failed, lease closed": (Row, "close_lease", "after"),
+    "about to tell": (LeasedIntake, "report", "before"),
+    "told, not reported": (wire, "done", "before"),
+    "failure reported": (LeasedIntake, "report", "after"),
+}
+PRODUCER_POINTS: dict[str, tuple[Any, str, str]] = {
     "before its first chunk": (LeasedOutlet, "_connect", "before"),
     "before a chunk is sent": (LeasedOutlet, "offer", "before"),
     "chunk written, not sent": (Arena, "write", "after"),
@@ -57,6 +70,9 @@ SILENT = (
     "begin_tasks",
     "close_lease",
     "report",
+    "_note",
+    "fail_task",
+    "give_back_task",
 )  # of the methods: a call is a success, whatever it returns
 ONCE = ("before it is ready", "ready and without a lease", "before its first chunk")  # in each process
 
@@ -69,10 +85,21 @@ def strike(deed: str) -> None:
         sys.exit(0)
     if deed == "raise":
         raise ValueError("a task that fails")
+    if deed in ("hang", "hang, deaf to SIGTERM", "hang, with a handler of its own"):
+        hang(deed)
     if deed == "die at the next report":
         LeasedIntake.report = dying_after(LeasedIntake.report)  # type: ignore[method-assign]
         return
     os.kill(os.getpid(), signal.Signals[deed])
+
+
+def hang(deed: str) -> None:
+    """Never return; a handler of the task's own makes it raise."""
+    if deed == "hang, deaf to SIGTERM":  # as one in C code is
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if deed == "hang, with a handler of its own":
+        signal.signal(signal.SIGTERM, lambda number, frame: strike("raise"))
+    threading.Event().wait()
 
 
 def dying_after(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +122,7 @@ class Trap:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        point = (CONSUMER_POINTS | PRODUCER_POINTS).get(self.point)
+        point = (CONSUMER_POINTS | FAILING_POINTS | PRODUCER_POINTS).get(self.point)
         if point is not None:
             owner, name, moment = point
             setattr(owner, name, self._trapped(getattr(owner, name), moment))
@@ -289,3 +316,44 @@ def mixed(folder: Path, tasks: int = -1, producers: int = 3) -> Pipeline:
         for share in range(producers)
     ]
     return Pipeline(name="mixed", producers=made, consumer=Mixed(folder))
+
+
+class Leaky:
+    """Notes each task, and keeps some memory with it."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.diary, self.size, self.kept = Diary(folder), size, list[bytes]()
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        self.kept.append(b"x" * self.size)
+        self.diary.end(task)
+
+
+def leaky(folder: Path, tasks: int, size: int) -> Pipeline:
+    """Tasks after each of which the consumer's process is so many bytes larger."""
+    producer = Producer(numbered, 0, tasks, untrapped(folder), -1, folder, False)
+    return Pipeline(name="leaky", producers=[producer], consumer=Leaky(folder, size), consumers=2)
+
+
+class Troubled:
+    """Notes tasks; one hangs, one kills its worker, one fails, each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.diary = Diary(folder)
+
+    def __call__(self, task: int) -> None:
+        self.diary.begin(task)
+        time.sleep(0.001)
+        if task in TROUBLES:
+            strike(TROUBLES[task])
+        self.diary.end(task)
+
+
+TROUBLES = {100: "hang", 200: "SIGKILL", 300: "raise"}
+
+
+def troubled(folder: Path, tasks: int) -> Pipeline:
+    """Good tasks with three bad ones among them."""
+    producer = Producer(numbered, 0, tasks, untrapped(folder), -1, folder, False)
+    return Pipeline(name="troubled", producers=[producer], consumer=Troubled(folder), consumers=3)

@@ -15,6 +15,7 @@ from conveyor.snapshot import (
     RunStatistics,
     Scaling,
     SlotStatistics,
+    SpoolStatistics,
     WorkerState,
 )
 
@@ -88,6 +89,19 @@ def make_run(*slots: SlotStatistics, **changes: Any) -> RunStatistics:
         ending=None,
     )
     return dataclasses.replace(run, **changes)
+
+
+def make_spool(**changes: Any) -> SpoolStatistics:
+    """Return a spool that has been written and can be, but for these changes."""
+    spool = SpoolStatistics(
+        folder="/var/spool/bakery", size_bytes=8192, tasks=0, commits=10, commit_seconds=0.25, trouble=None
+    )
+    return dataclasses.replace(spool, **changes)
+
+
+def with_queue(run: RunStatistics, **changes: Any) -> RunStatistics:
+    """Return the run with these changes in its queue."""
+    return dataclasses.replace(run, queue=dataclasses.replace(run.queue, **changes))
 
 
 class FakeRun:

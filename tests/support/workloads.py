@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing.connection
 import multiprocessing.queues
 import os
@@ -188,6 +189,22 @@ def count_slowly(first: int, tasks: int) -> Iterator[int]:
 def take_a_millisecond(task: int) -> None:
     time.sleep(0.001)
     print(task)
+
+
+def rush(folder: Path) -> Pipeline:
+    """Far more work than one consumer can do, until the gate is open; then little, and without end."""
+    return Pipeline(name="rush", producers=[Producer(rushing, folder / "gate")], consumer=take_a_while, maxsize=100)
+
+
+def rushing(gate: Path) -> Iterator[int]:
+    for number in itertools.count():
+        if gate.exists():
+            time.sleep(0.05)
+        yield number
+
+
+def take_a_while(task: int) -> None:
+    time.sleep(0.02)
 
 
 def print_colour(task: int) -> None:

@@ -12,7 +12,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -231,6 +231,97 @@ def test_pieces_that_cannot_change_are_as_the_task_was() -> None:
     assert codec.is_immutable(pieces)
     task[1] = [2]
     assert sent(codec.large([pieces], 0)) == [["a" * LARGE_BYTES, [1]]]
+
+
+# -- one task by itself ------------------------------------------------------------------------------------
+
+
+def taken_out(chunk: Chunk, place: int) -> tuple[Codec, bytes]:
+    return codec.alone(chunk.codec, memoryview(b"".join(chunk.pieces)), chunk.count, place)
+
+
+def unpacked(alone: tuple[Codec, bytes]) -> object:
+    """Return the task of a chunk that has no other."""
+    [there] = tasks_of(alone[0], memoryview(alone[1]), 1, 0, 1)
+    return there
+
+
+@pytest.mark.parametrize("write", [as_apart, as_large])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("task", PLAIN + OTHER + FRAMES, ids=kind)
+def test_a_task_that_is_taken_out_of_its_chunk_is_as_it_was(
+    write: Callable[[Sequence[object]], Chunk], task: object, place: int
+) -> None:
+    tasks: list[object] = ["one", b"other" * 50, Frame(b"third")]
+    tasks[place] = task
+    chunk = write(tasks)
+    alone = taken_out(chunk, place)
+    assert alone[0] is chunk.codec
+    assert same(unpacked(alone), task)
+    again = codec.alone(alone[0], memoryview(alone[1]), 1, 0)
+    assert again == alone
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("task", PLAIN, ids=kind)
+def test_a_plain_task_that_is_taken_out_of_its_chunk_is_one_apart(task: object, place: int) -> None:
+    tasks: list[object] = [1, "two", (3,)]
+    tasks[place] = task
+    alone = taken_out(as_plain(tasks), place)
+    assert alone[0] is Codec.APART
+    assert same(unpacked(alone), task)
+
+
+@pytest.mark.parametrize("write", [as_apart, as_plain, as_large])
+def test_a_task_by_itself_carries_nothing_of_its_neighbours(write: Callable[[Sequence[object]], Chunk]) -> None:
+    chunk = write([b"first" * 100, b"secret" * 100, b"third" * 100])
+    for place in (0, 2):
+        assert b"secret" not in taken_out(chunk, place)[1]
+
+
+class Alarming:
+    """Says when it is brought to life."""
+
+    lives: ClassVar[list[str]] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return Alarming.born, (self.name,)
+
+    @staticmethod
+    def born(name: str) -> Alarming:
+        Alarming.lives.append(name)
+        return Alarming(name)
+
+
+@pytest.mark.parametrize("write", [as_apart, as_large])
+def test_to_take_a_task_out_brings_none_to_life(
+    monkeypatch: pytest.MonkeyPatch, write: Callable[[Sequence[object]], Chunk]
+) -> None:
+    """It happens in the supervisor, and the task may be what kills its consumers."""
+    monkeypatch.setattr(Alarming, "lives", [])
+    chunk = write([Alarming("one"), Alarming("other")])
+    alone = taken_out(chunk, 1)
+    assert Alarming.lives == []
+    assert isinstance(unpacked(alone), Alarming)
+    assert Alarming.lives == ["other"]
+
+
+def test_no_class_is_looked_up_in_what_only_pretends_to_be_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Alarming, "lives", [])
+    forged = pickle.dumps([1, Alarming("one")], PROTOCOL)
+    for place in (0, 1):
+        with pytest.raises(NotPlainError):
+            codec.alone(Codec.PLAIN, memoryview(forged), 2, place)
+    assert Alarming.lives == []
+
+
+@pytest.mark.parametrize("payload", [b"", b"garbage", pickle.dumps([1, 2], PROTOCOL)[:-3]])
+def test_what_is_no_pickle_at_all_raises(payload: bytes) -> None:
+    with pytest.raises((pickle.UnpicklingError, EOFError)):
+        codec.alone(Codec.PLAIN, memoryview(payload), 2, 0)
 
 
 # -- errors ------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from conveyor.exporter import vitals
 from conveyor.exporter.catalogue import CATALOGUE, Kind
 from conveyor.exporter.pages import Pages, Request
 from conveyor.ledger import TASK_EDGES_SECONDS
-from conveyor.snapshot import RestartReason, WorkerState
-from support.fakes import FakeLoop, FakeRun, make_run, make_slot
+from conveyor.snapshot import RedeliveryReason, RestartReason, RunStatistics, Scaling, WorkerState
+from support.fakes import FakeLoop, FakeRun, make_run, make_slot, make_spool, with_queue
 from support.scrapes import Scrape, assert_consistent, assert_nothing_fell, parse
 from support.threads import run_at_once
 from support.waiting import wait_for
@@ -161,6 +161,68 @@ def test_every_value_is_the_runs_own() -> None:
     assert seen.value("conveyor_build_info", start_method="forkserver") == 1
     for nothing in ("retried", "dead_lettered"):
         assert seen.value(f"conveyor_tasks_{nothing}_total") == 0
+
+
+def queue_run(**changes: Any) -> RunStatistics:
+    """Return a run with a task waiting, whose queue has these changes."""
+    return with_queue(make_run(make_slot("producer-1", produced=1), make_slot("consumer-1")), **changes)
+
+
+def shown(run: RunStatistics) -> Scrape:
+    return scrape(exporter(FakeRun(run)))
+
+
+def test_deliveries_that_were_made_again_are_told_by_reason_and_their_sum_beside() -> None:
+    again = {RedeliveryReason.DEATH: 5, RedeliveryReason.ERROR: 30, RedeliveryReason.RESTART: 2}
+    seen = shown(queue_run(redeliveries=again, delayed=4))
+    by_reason = {dict(labels)["reason"]: n for labels, n in seen.find("conveyor_tasks_redelivered_total").items()}
+    assert by_reason == {"death": 5, "timeout": 0, "error": 30, "restart": 2, "request": 0}
+    assert seen.value("conveyor_tasks_retried_total", queue="joinable") == 37
+    assert seen.value("conveyor_tasks_delayed", queue="joinable") == 4
+
+
+def test_dead_letters_that_are_kept_are_told_beside_those_that_deaths_made() -> None:
+    seen = shown(queue_run(dead_lettered=2, dead_letters=7))
+    assert seen.value("conveyor_tasks_dead_lettered_total") == 2
+    assert seen.value("conveyor_dead_letters") == 7
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest", "expected"),
+    [(1, 12.5, [12.5]), (0, None, [0]), (0, 0.0, [0]), (1, None, [])],
+    ids=["one waits", "none waits", "none waits, says the queue", "the queue cannot tell"],
+)
+def test_the_age_of_the_oldest_task_is_0_if_none_waits_and_absent_if_nobody_knows(
+    waiting: int, oldest: float | None, expected: list[float]
+) -> None:
+    seen = shown(queue_run(waiting=waiting, oldest_waiting_seconds=oldest))
+    assert list(seen.find("conveyor_queue_oldest_waiting_seconds").values()) == expected
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_paused_queue_says_so(is_paused: bool) -> None:
+    assert shown(queue_run(is_paused=is_paused)).value("conveyor_queue_paused", queue="joinable") == is_paused
+
+
+def test_scaling_is_told_by_its_bounds_and_its_events() -> None:
+    run = make_run(make_slot("consumer-1"), consumers_least=1, consumers_most=8, scalings={Scaling.UP: 3})
+    seen = shown(run)
+    assert seen.value("conveyor_workers_min", role="consumer") == 1
+    assert seen.value("conveyor_workers_max", role="consumer") == 8
+    assert seen.value("conveyor_scaling_events_total", direction="up") == 3
+    assert seen.value("conveyor_scaling_events_total", direction="down") == 0
+
+
+@pytest.mark.parametrize("trouble", [None, "No space left on device"])
+def test_a_spool_is_told_with_its_trouble(trouble: str | None) -> None:
+    seen = shown(queue_run(spool=make_spool(tasks=3, trouble=trouble)))
+    names = ("size_bytes", "tasks", "commits_total", "commit_seconds_total", "writable")
+    values = [seen.value(f"conveyor_spool_{name}", queue="joinable") for name in names]
+    assert values == [8192, 3, 10, 0.25, trouble is None]
+
+
+def test_a_queue_in_memory_has_no_spool_that_could_be_unwritable() -> None:
+    assert not [name for name, _ in shown(queue_run(spool=None)).values if name.startswith("conveyor_spool_")]
 
 
 def test_the_histograms_are_of_all_slots_with_edges_as_the_client_writes_them() -> None:

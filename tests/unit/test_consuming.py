@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,15 +14,16 @@ import pytest
 from conveyor import consuming, messages, outcomes
 from conveyor.consuming import MAX_STRIDE, STRIDE_NS, Consumption
 from conveyor.interruptions import Interruptions, StopRequestedError
-from conveyor.ledger import NANOSECONDS, Ledger, Order, Row, Tally
+from conveyor.ledger import NANOSECONDS, Closed, Flaw, Ledger, Order, Row, State, Tally
 from conveyor.messages import LineReader, TaskFailed
 from conveyor.queues import codec
 from conveyor.queues.codec import Chunk
-from conveyor.queues.seam import Lease, QueueEndedError
+from conveyor.queues.seam import Failure, Lease, QueueEndedError
 from conveyor.recycling import Limits
 from support.clock import Clock
 
 LONG_NS = 10**12
+NO_LIMITS = Limits()
 NEVER = 10**9
 
 
@@ -32,11 +35,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class FakeIntake:
-    """A queue's end with some leases, and then the end; None is a time in which there is none."""
+    """A queue's end with some leases, and then the end; None is a time in which there is none.
+
+    What lies behind a task that failed is another lease, with the next number.
+    """
 
     def __init__(self, leases: list[Lease | None]) -> None:
         self.leases = deque(leases)
         self.reports: list[tuple[int, int, int]] = []
+        self.failures: list[Failure] = []
         self.results: list[bytes] = []
 
     def take(self, timeout_seconds: float) -> Lease | None:
@@ -47,8 +54,13 @@ class FakeIntake:
     def keep(self, result: bytes) -> None:
         self.results.append(result)
 
-    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+    def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
         self.reports.append((lease.number, done, took_ns))
+        if failure is not None:
+            self.failures.append(failure)
+            first = lease.first + done + 1
+            if first < lease.last:
+                self.leases.appendleft(replace(lease, number=lease.number + 1, first=first))
 
 
 def as_apart(tasks: list[Any]) -> Chunk:
@@ -66,11 +78,12 @@ def lease_of(
     budget_ns: int = LONG_NS,
     write: Callable[[list[Any]], Chunk] = as_apart,
     offered_ns: int = 1_000_000_000,
+    tries_left: int = 0,
 ) -> Lease:
     chunk = write(tasks)
     first, last = part or (0, len(tasks))
     payload = memoryview(b"".join(chunk.pieces))
-    return Lease(number, chunk.codec, payload, chunk.count, first, last, offered_ns, budget_ns)
+    return Lease(number, chunk.codec, payload, chunk.count, first, last, offered_ns, budget_ns, tries_left)
 
 
 class Stage:
@@ -82,6 +95,7 @@ class Stage:
         self.interruptions = Interruptions(self.ledger, self.row, Order.STOP)
         self.read, self.write = descriptors
         self.done: list[Any] = []
+        self.last_word: State | None = None
 
     def consume(
         self,
@@ -90,13 +104,14 @@ class Stage:
         *,
         stride: int = 1,
         keeps_results: bool = False,
+        limits: Limits = NO_LIMITS,
     ) -> FakeIntake:
         intake = FakeIntake(leases)
         consumption = Consumption(
-            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results, Limits()
+            function or self.done.append, intake, self.row, self.interruptions, self.write, keeps_results, limits
         )
         consumption._stride = stride
-        consumption.run()
+        self.last_word = consumption.run()
         return intake
 
     def tally(self, now_ns: int = 0) -> Tally:
@@ -159,7 +174,7 @@ def test_the_count_is_stored_before_the_next_task_begins(clock: Clock, stage: St
             raise OwnError
 
     stage.consume([lease_of(list(range(20)), number=7)], look, stride=8)
-    assert seen == [(place, 1, 7) for place in range(20)]
+    assert seen == [(place, 1, 7 + (place + 1) // 3) for place in range(20)]  # each failure ends a lease
 
 
 def test_one_without_tasks_shows_life_and_asks_again(clock: Clock, stage: Stage) -> None:
@@ -178,7 +193,7 @@ def test_one_without_tasks_shows_life_and_asks_again(clock: Clock, stage: Stage)
     ids=lambda bad: "".join(map(str, sorted(bad))),
 )
 @pytest.mark.parametrize("write", [as_apart, as_plain])
-def test_a_task_that_fails_at_any_place_costs_itself_and_is_told_as_it_was_put(
+def test_a_task_that_fails_at_any_place_ends_its_lease_costs_itself_and_is_told_as_it_was_put(
     clock: Clock, stage: Stage, bad: set[int], stride: int, write: Callable[[list[Any]], Chunk]
 ) -> None:
     tasks = [f"task {number}" for number in range(12)]
@@ -193,15 +208,20 @@ def test_a_task_that_fails_at_any_place_costs_itself_and_is_told_as_it_was_put(
 
     intake = stage.consume([lease_of(tasks, part=(2, 12), write=write)], fail, stride=stride)
     assert done == [number for number in range(10) if number not in bad]
-    assert intake.reports == [(1, 10, 10_000)]
+    edges = [-1, *sorted(bad), *([] if 9 in bad else [10])]
+    assert [done for _, done, _ in intake.reports] == [b - a - 1 for a, b in itertools.pairwise(edges)]
+    assert sum(took_ns for _, _, took_ns in intake.reports) == 10_000
+    assert [(failure.error, failure.reason) for failure in intake.failures] == [
+        ("OwnError", f"no {number}") for number in sorted(bad)
+    ]
     tally = stage.tally()
     assert (tally.processed, tally.failed, tally.in_progress) == (10, len(bad), 0)
     assert sum(tally.succeeded) == 10 - len(bad)
     assert sum(tally.waits) == 10
     assert tally.task_ns == tally.busy_ns == 10_000
     told = stage.failures()
-    assert [(failure.task, failure.reason) for failure in told] == [
-        (f"'task {number + 2}'", f"no {number}") for number in sorted(bad)
+    assert [(failure.task, failure.reason, failure.is_final) for failure in told] == [
+        (f"'task {number + 2}'", f"no {number}", True) for number in sorted(bad)
     ]
 
 
@@ -239,7 +259,7 @@ def test_a_task_that_cannot_be_unpickled_fails_by_itself(clock: Clock, stage: St
     tasks[place] = Fragile(OwnError)
     intake = stage.consume([lease_of(tasks)], stride=stride)
     assert stage.done == [number for number in range(6) if number != place]
-    assert intake.reports == [(1, 6, 0)]
+    assert sum(done for _, done, _ in intake.reports) == 5
     assert (stage.tally().processed, stage.tally().failed) == (6, 1)
     [failure] = stage.failures()
     assert (failure.error, failure.task) == ("OwnError", "(not unpickled)")
@@ -273,6 +293,94 @@ def test_who_leaves_in_a_task_leaves_it_in_hand(clock: Clock, stage: Stage, erro
     tally = stage.tally()
     assert (tally.processed, tally.in_progress, tally.lease) == (5, 1, 3)
     assert sum(tally.succeeded) == 5
+
+
+# -- what is tried again -----------------------------------------------------------------------------------
+
+
+def fail_at(places: set[int], stage: Stage) -> Callable[[int], int]:
+    def fail(task: int) -> int:
+        if task in places:
+            raise OwnError(f"no {task}")
+        stage.done.append(task)
+        return task
+
+    return fail
+
+
+@pytest.mark.parametrize("stride", [1, 3, 16])
+@pytest.mark.parametrize("place", [0, 4, 9])
+def test_a_task_with_tries_left_goes_back_and_is_not_counted(
+    clock: Clock, stage: Stage, place: int, stride: int
+) -> None:
+    intake = stage.consume([lease_of(list(range(10)), tries_left=1)], fail_at({place}, stage), stride=stride)
+    assert stage.done == [task for task in range(10) if task != place]
+    assert intake.reports[0] == (1, place, 0)
+    tally = stage.tally()
+    assert (tally.processed, tally.failed, tally.retried, tally.in_progress) == (9, 0, 1, 0)
+    assert [(failure.task, failure.is_final) for failure in stage.failures()] == [(str(place), False)]
+
+
+def test_the_last_try_is_final(clock: Clock, stage: Stage) -> None:
+    leases: list[Lease | None] = [
+        lease_of([7], number=number, tries_left=tries) for number, tries in ((1, 2), (2, 1), (3, 0))
+    ]
+    stage.consume(leases, fail_at({7}, stage))
+    tally = stage.tally()
+    assert (tally.processed, tally.failed, tally.retried, tally.started) == (1, 1, 2, 3)
+    assert [failure.is_final for failure in stage.failures()] == [False, False, True]
+
+
+@pytest.mark.parametrize(("tries_left", "flaw"), [(0, Flaw.FINAL), (3, Flaw.AGAIN)])
+def test_what_a_lease_came_to_is_in_the_ledger_before_it_is_reported(
+    clock: Clock, stage: Stage, tries_left: int, flaw: Flaw
+) -> None:
+    seen: list[Closed | None] = []
+
+    class Looking(FakeIntake):
+        def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
+            super().report(lease, done, failure, took_ns)
+            seen.append(stage.row.closed(lease.number))
+
+    intake = Looking([lease_of(list(range(6)), tries_left=tries_left)])
+    Consumption(fail_at({0, 3}, stage), intake, stage.row, stage.interruptions, stage.write, False, Limits()).run()
+    assert seen == [(0, flaw), (2, flaw), (2, Flaw.NONE)]
+    assert [done for _, done, _ in intake.reports] == [0, 2, 2]
+
+
+def test_the_queue_is_told_of_each_failure_with_its_trace(clock: Clock, stage: Stage) -> None:
+    """A dead letter has it, though the log shows only the first of a class."""
+    intake = stage.consume([lease_of([1, 2])], fail_at({1, 2}, stage))
+    assert [failure.reason for failure in intake.failures] == ["no 1", "no 2"]
+    for failure in intake.failures:
+        assert failure.trace.startswith("Traceback")
+        assert "in fail" in failure.trace
+    assert [bool(failure.trace) for failure in stage.failures()] == [True, False]
+
+
+def test_what_is_told_to_the_queue_is_cut(clock: Clock, stage: Stage) -> None:
+    def fail(task: int) -> None:
+        raise type("Long" * messages.MAX_TEXT, (Exception,), {})("long" * messages.MAX_TEXT)
+
+    [failure] = stage.consume([lease_of([1])], fail).failures
+    assert max(map(len, (failure.error, failure.reason, failure.trace))) < messages.MAX_TEXT + 100
+
+
+def test_only_for_the_last_try_a_result_is_kept(clock: Clock, stage: Stage) -> None:
+    leases: list[Lease | None] = [lease_of([1, 2], tries_left=1), lease_of([1], number=9)]
+    intake = stage.consume(leases, fail_at({1}, stage), keeps_results=True)
+    assert outcomes.value_of(intake.results[0]) == 2
+    with pytest.raises(OwnError):
+        outcomes.value_of(intake.results[1])
+    assert len(intake.results) == 2
+
+
+@pytest.mark.parametrize("stride", [1, 4, 16])
+def test_a_wait_is_counted_once_for_each_time_that_a_task_was_started(clock: Clock, stage: Stage, stride: int) -> None:
+    """Though a failure ends a stride in the middle: the others of it are begun in another lease."""
+    stage.consume([lease_of(list(range(20)), tries_left=1)], fail_at({0, 5, 6, 11, 19}, stage), stride=stride)
+    tally = stage.tally()
+    assert sum(tally.waits) == tally.started == 20
 
 
 # -- handing back ------------------------------------------------------------------------------------------
@@ -319,6 +427,61 @@ def test_in_the_middle_of_a_long_stride_it_stops_after_the_task_that_it_is_in(cl
     assert stage.done == list(range(801))
     assert intake.reports == [(1, 801, 0)]
     assert sum(stage.tally().succeeded[:-1]) == 801
+
+
+# -- leaving -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 4, 64])
+@pytest.mark.parametrize("most", [1, 3, 10, 11, 19, 20])
+def test_it_does_exactly_as_many_tasks_as_one_process_may(clock: Clock, stage: Stage, most: int, stride: int) -> None:
+    def fail_some(task: int) -> None:
+        stage.done.append(task)
+        if task % 3 == 0:
+            raise OwnError
+
+    leases: list[Lease | None] = [lease_of(list(range(10)), number=n) for n in (1, 21, 41)]
+    intake = stage.consume(leases, fail_some, stride=stride, limits=Limits(tasks=most))
+    assert stage.last_word is State.RECYCLED
+    passed = sum(done for _, done, _ in intake.reports) + len(intake.failures)
+    assert len(stage.done) == stage.tally().processed == passed == most
+    assert not stage.tally().in_progress
+
+
+def test_a_queue_that_ends_first_is_the_end(clock: Clock, stage: Stage) -> None:
+    stage.consume([lease_of([1, 2])], limits=Limits(tasks=3))
+    assert stage.last_word is State.FINISHED
+
+
+@pytest.mark.parametrize("stride", [1, 64])
+def test_who_is_to_leave_does_so_after_the_task_that_it_is_in(clock: Clock, stage: Stage, stride: int) -> None:
+    def ordered_at_the_third(task: int) -> None:
+        stage.done.append(task)
+        if task == 2:
+            stage.row.order_leave()
+
+    intake = FakeIntake([lease_of(list(range(100))), lease_of([1000], number=2)])
+    consumption = Consumption(
+        ordered_at_the_third, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS
+    )
+    consumption._stride = stride
+    with pytest.raises(StopRequestedError):
+        consumption.run()
+    assert stage.done == [0, 1, 2]
+    assert intake.reports == [(1, 3, 0)]
+    assert not stage.tally().in_progress
+
+
+def test_who_is_to_leave_hands_a_lease_back_that_comes_too_late(clock: Clock, stage: Stage) -> None:
+    class Ordering(FakeIntake):
+        def take(self, timeout_seconds: float) -> Lease | None:
+            stage.row.order_leave()
+            return super().take(timeout_seconds)
+
+    intake = Ordering([lease_of([1, 2])])
+    with pytest.raises(StopRequestedError):
+        Consumption(stage.done.append, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS).run()
+    assert (stage.done, intake.reports) == ([], [(1, 0, 0)])
 
 
 def test_that_a_task_is_done_is_there_to_be_seen_before_the_order_is_read(stage: Stage) -> None:
@@ -428,7 +591,7 @@ def test_the_wait_for_a_lease_is_not_busy(clock: Clock, stage: Stage) -> None:
         return take(timeout_seconds)
 
     intake.take = slow_take  # type: ignore[method-assign]
-    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False, Limits()).run()
+    Consumption(slow, intake, stage.row, stage.interruptions, stage.write, False, NO_LIMITS).run()
     assert stage.tally(clock.now_ns).busy_ns == 2000
 
 
@@ -445,7 +608,7 @@ def test_each_task_has_one_result_before_it_is_counted(clock: Clock, stage: Stag
         return 2 * task
 
     intake = FakeIntake([lease_of(list(range(6)))])
-    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True, Limits()).run()
+    Consumption(double, intake, stage.row, stage.interruptions, stage.write, True, NO_LIMITS).run()
     assert kept == [(place, place) for place in range(6)]
     values = []
     for result in intake.results:
@@ -513,7 +676,7 @@ def test_a_child_that_the_function_has_forked_leaves_without_touching_anything(
         touch(result)
 
     intake.keep = keep  # type: ignore[method-assign]
-    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results, Limits())
+    consumption = Consumption(fork, intake, stage.row, stage.interruptions, stage.write, keeps_results, NO_LIMITS)
     consumption._stride = 4
     consumption.run()
     os.close(write)

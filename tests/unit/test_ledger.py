@@ -11,7 +11,19 @@ import pytest
 
 from conveyor import ledger as module
 from conveyor.descriptors import Descriptor
-from conveyor.ledger import NANOSECONDS, TASK_EDGES_SECONDS, WAIT_EDGES_SECONDS, Ledger, Order, Row, State, Tally
+from conveyor.ledger import (
+    CLOSED_LEASES,
+    NANOSECONDS,
+    TASK_EDGES_SECONDS,
+    WAIT_EDGES_SECONDS,
+    Closed,
+    Flaw,
+    Ledger,
+    Order,
+    Row,
+    State,
+    Tally,
+)
 
 SECOND = NANOSECONDS
 
@@ -22,7 +34,7 @@ def row() -> Row:
 
 
 def test_rows_fit_and_do_not_overlap() -> None:
-    assert module._BLOCKED < module.WORDS_PER_ROW
+    assert module._READ <= module._CLOSED
     ledger = Ledger(2)
     ledger.rows[0].count_put(1)
     assert [r.read(1).put for r in ledger.rows] == [1, 0]
@@ -51,7 +63,7 @@ def do_one(row: Row, at_ns: int, took_ns: int, *, failed: bool = False, waited_n
     """Do a lease of one task."""
     begin(row, 1, at_ns, row.read(at_ns).lease + 1, waited_ns)
     if failed:
-        row.fail_task(took_ns)
+        row.fail_task(row.read(at_ns).lease, 0, took_ns)
         row.time_tasks(0, took_ns, failed=True)
     else:
         succeed(row)
@@ -109,7 +121,7 @@ def test_a_fast_stride_is_in_the_first_bucket_and_a_slow_one_had_one_slow_task(r
 def test_the_tasks_before_one_that_failed_were_not_the_slow_ones(row: Row) -> None:
     begin(row, 4)
     succeed(row, 3)
-    row.fail_task(SECOND)
+    row.fail_task(1, 3, SECOND)
     row.time_tasks(3, SECOND, failed=True)
     tally = row.read(2 * SECOND)
     assert (tally.succeeded[0], tally.failures[9], tally.task_ns) == (3, 1, SECOND)
@@ -137,14 +149,14 @@ def test_busy_time_grows_during_a_lease_and_stays_after_it(row: Row) -> None:
 
 def test_a_watch_never_reads_backwards(row: Row) -> None:
     begin(row, at_ns=10 * SECOND)
-    assert row.read(9 * SECOND).busy_ns == 0
+    assert row.read(DIED).busy_ns == 0
 
 
 def test_settling_stops_the_watches_that_a_dead_process_left_running(row: Row) -> None:
     begin(row, at_ns=1 * SECOND)
     row.resume_blocked(2 * SECOND)
     row.settle(5 * SECOND)
-    row.settle(9 * SECOND)
+    row.settle(DIED)
     tally = row.read(10 * SECOND)
     assert (tally.busy_ns, tally.blocked_ns) == (4 * SECOND, 3 * SECOND)
     assert not tally.is_busy
@@ -162,14 +174,19 @@ def test_settling_puts_the_stride_of_a_dead_process_among_the_fast(row: Row) -> 
 # -- what is in hand ---------------------------------------------------------------------------------------
 
 
-def test_one_task_is_in_hand_until_all_of_the_lease_are_finished(row: Row) -> None:
+@pytest.mark.parametrize("end", ["succeeds", "fails", "is given back"])
+def test_one_task_is_in_hand_until_all_of_the_lease_are_finished(row: Row, end: str) -> None:
     begin(row, 3)
     seen = [row.read(0).in_progress]
-    succeed(row)
-    seen.append(row.read(0).in_progress)
-    row.fail_task(1)
-    seen.append(row.read(0).in_progress)
-    succeed(row)
+    for _ in range(2):
+        succeed(row)
+        seen.append(row.read(0).in_progress)
+    if end == "succeeds":
+        succeed(row)
+    elif end == "fails":
+        row.fail_task(1, 2, 1)
+    else:
+        row.give_back_task(1, 2)
     seen.append(row.read(0).in_progress)
     assert seen == [1, 1, 1, 0]
     assert row.read(0).started == 3
@@ -181,6 +198,27 @@ def test_a_lease_that_is_closed_early_leaves_nothing_in_hand(row: Row) -> None:
     row.close_lease(2 * SECOND)
     tally = row.read(2 * SECOND)
     assert (tally.in_progress, tally.processed, tally.started, tally.is_busy) == (0, 2, 2, False)
+
+
+def test_a_task_that_raised_ends_its_lease_and_leaves_nothing_in_hand(row: Row) -> None:
+    begin(row, 5)
+    succeed(row, 2)
+    row.fail_task(1, 2, 1)
+    row.close_lease(2 * SECOND)
+    tally = row.read(2 * SECOND)
+    assert (tally.in_progress, tally.processed, tally.failed, tally.retried, tally.lease_passed) == (0, 3, 1, 0, 3)
+
+
+def test_a_task_that_is_given_back_is_started_but_not_processed(row: Row) -> None:
+    begin(row, 5)
+    succeed(row, 2)
+    row.give_back_task(1, 2)
+    row.close_lease(2 * SECOND)
+    tally = row.read(2 * SECOND)
+    assert (tally.in_progress, tally.processed, tally.failed, tally.retried) == (0, 2, 0, 1)
+    assert (tally.passed, tally.started, tally.lease_passed) == (3, 3, 3)
+    begin(row, 1, number=2)
+    assert (row.read(0).in_progress, row.read(0).started, row.read(0).lease_passed) == (1, 4, 0)
 
 
 def test_the_task_of_the_dead_is_abandoned_once_and_the_next_process_begins_anew(row: Row) -> None:
@@ -229,6 +267,42 @@ def test_a_lease_is_there_to_be_seen_before_the_order_is_read(row: Row) -> None:
     assert order.index(("read", module._VOID)) < order.index(("write", module._LEASE_END))
 
 
+def test_who_is_to_leave_may_neither_go_on_nor_begin(row: Row) -> None:
+    begin(row, tasks=10, number=4)
+    row.order_leave()
+    assert (row.must_leave, row.stop[0], row.allowed(4, 0, 10)) == (True, 1, 0)
+    row.close_lease(SECOND)
+    assert not row.open_lease(5, 10, SECOND)
+
+
+def test_who_is_to_leave_looks_after_each_task_even_when_another_order_is_over(row: Row) -> None:
+    row.order_leave()
+    row.revoke(4, 3)
+    row.relent()
+    assert row.stop[0] == 1
+    row.employ()
+    assert (row.must_leave, row.is_called, row.stop[0]) == (False, False, 0)
+
+
+def test_only_the_task_that_has_taken_too_long_is_out_of_time(row: Row) -> None:
+    do_one(row, SECOND, 1)
+    do_one(row, SECOND, 1, failed=True)
+    begin(row, tasks=2)
+    row.time_out(2)
+    assert (row.is_out_of_time, row.is_called, row.must_leave) == (True, True, False)
+    succeed(row)
+    assert (row.is_out_of_time, row.allowed(1, 1, 1)) == (False, 1)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_pardon_restores_what_was_ordered_before(row: Row, leaves: bool) -> None:
+    if leaves:
+        row.order_leave()
+    row.time_out(0)
+    row.pardon(leaves=leaves)
+    assert (row.must_leave, row.is_called, row.is_out_of_time) == (leaves, leaves, False)
+
+
 def test_a_lease_that_was_taken_back_is_not_opened(row: Row) -> None:
     row.void(7)
     assert not row.open_lease(7, 5, SECOND)
@@ -241,7 +315,8 @@ def test_a_lease_that_was_taken_back_is_not_opened(row: Row) -> None:
     "store",
     [
         lambda row: row.begin_tasks(1, 0, 0),
-        lambda row: row.fail_task(0),
+        lambda row: row.fail_task(1, 0, 0),
+        lambda row: row.give_back_task(1, 0),
         lambda row: row.beat(0),
         lambda row: row.close_lease(0),
         lambda row: row.done.__setitem__(0, 1),
@@ -262,81 +337,212 @@ def test_a_released_row_cannot_be_written(store: Callable[[Row], None]) -> None:
 
 
 def work_off(row: Row, number: int, deeds: str) -> None:
-    """Do a lease of so many tasks, strides of two, as the consumer's loop does; `f` fails."""
+    """Do a lease of so many tasks, strides of two, as the consumer's loop does; `f` fails, `r` is to be tried again."""
     if not row.open_lease(number, len(deeds), number * SECOND):
         return
-    finished = 0
-    while finished < len(deeds):
-        stride = row.allowed(number, finished, min(2, len(deeds) - finished))
+    done, raised = 0, False
+    while done < len(deeds) and not raised:
+        stride = row.allowed(number, done, min(2, len(deeds) - done))
         if not stride:
             break
         row.begin_tasks(stride, number * SECOND, SECOND)
         succeeded = 0
-        for deed in deeds[finished : finished + stride]:
+        for deed in deeds[done : done + stride]:
             if deed == "f":
-                row.fail_task(5000)
-                row.time_tasks(succeeded, 5000, failed=True)
-                succeeded = 0
+                row.fail_task(number, done + succeeded, 5000)
+            elif deed == "r":
+                row.give_back_task(number, done + succeeded)
             else:
                 row.done[0] += 1
                 succeeded += 1
-        row.time_tasks(succeeded, 3000)
-        finished += stride
+                continue
+            raised = True
+            break
+        row.time_tasks(succeeded, 5000, failed=raised)
+        done += succeeded
     row.close_lease(number * SECOND + 1)
 
 
-@pytest.mark.parametrize("deeds", ["s", "f", "sss", "fff", "sfsfs", "ssff"])
+BEFORE = {1: "sf", 2: "sr", 3: "s"}
+"""The leases that a slot has behind it when the one begins in which it dies."""
+PROCESSED, FAILED, PASSED = 4, 1, 5  # of these
+LAST, NEXT = 4, 5
+DIED = NEXT * SECOND - 1
+
+
+def new_row() -> Row:
+    """Return the row of a slot that has some leases behind it."""
+    row = Ledger(1).rows[0]
+    for number, deeds in BEFORE.items():
+        work_off(row, number, deeds)
+    return row
+
+
+def die_behind(row: Row, stores: int, deed: Callable[[Row], object]) -> bool:
+    """Do a deed, and be killed behind so many stores of it; return whether that was enough for all."""
+    words, lifeline = row._words, Lifeline(stores)
+    row._words = DyingWords(words, lifeline)  # type: ignore[assignment]
+    row.done = DyingWords(words[module._DONE : module._DONE + 1], lifeline)  # type: ignore[assignment]
+    try:
+        deed(row)
+    except Killed:
+        return False
+    finally:
+        row._words, row.done = words, words[module._DONE : module._DONE + 1]
+    return True
+
+
+def bury(row: Row, number: int) -> None:
+    """See to a dead process that had that lease, as the queue and the slot do."""
+    tally, closed = row.read(DIED), row.outcome(number)
+    row.close_for_dead(number, closed)
+    row.settle(DIED)
+    if tally.in_progress and tally.lease == number and not closed.flaw:
+        row.abandon()
+    elif tally.in_progress:
+        row.close_lease(DIED)
+
+
+def what_came_of(deeds: str) -> Closed:
+    """Return what a lease comes to if nobody dies or is told to stop."""
+    done = min((deeds.index(flaw) for flaw in "fr" if flaw in deeds), default=len(deeds))
+    return Closed(done, {"": Flaw.NONE, "f": Flaw.FINAL, "r": Flaw.AGAIN}[deeds[done : done + 1]])
+
+
+def assert_known(row: Row, deeds: str, halt: int | None = None) -> Closed:
+    """Assert that the outcome of each lease goes with the counts; return that of the last."""
+    for number, done in BEFORE.items():
+        assert row.outcome(number) == what_came_of(done)
+    closed, tally = row.outcome(LAST), row.read(0)
+    assert closed.done + bool(closed.flaw) == tally.passed - PASSED
+    assert tally.failed - FAILED == (closed.flaw is Flaw.FINAL)
+    assert tally.retried - 1 == (closed.flaw is Flaw.AGAIN)
+    end = what_came_of(deeds[:halt])
+    assert closed == end if closed.flaw else closed.done <= end.done
+    assert row.outcome(NEXT) == (0, Flaw.NONE)
+    return closed
+
+
+ENDS = ["s", "f", "r", "sss", "fss", "rss", "sfs", "ssr", "ssf", "sssrs"]
+
+
+@pytest.mark.parametrize("deeds", ENDS)
 @pytest.mark.parametrize("halt", [None, 0, 1, 2])
 def test_every_prefix_of_the_stores_of_a_lease_reads_as_a_true_state(deeds: str, halt: int | None) -> None:
     """Dies after each single store, as a SIGKILL can. What is finished is finished in order; at most one is in hand."""
     before = Ledger(1).rows[0].read(0)
-    for allowed in itertools.count():
-        row = Ledger(1).rows[0]
-        for number in (1, 2):
-            work_off(row, number, "sf")
+    for stores in itertools.count():
+        row = new_row()
         if halt is not None:
-            row.revoke(3, halt)
-        words = row._words
-        lifeline = Lifeline(allowed)
-        row._words = DyingWords(words, lifeline)  # type: ignore[assignment]
-        row.done = DyingWords(words[module._DONE : module._DONE + 1], lifeline)  # type: ignore[assignment]
-        survived = True
-        try:
-            work_off(row, 3, deeds)
-        except Killed:
-            survived = False
-        row._words, row.done = words, words[module._DONE : module._DONE + 1]
-        tally = row.read(5 * SECOND)
-        check(tally, 4, len(deeds))
+            row.revoke(LAST, halt)
+        survived = die_behind(row, stores, lambda row: work_off(row, LAST, deeds))
+        tally = row.read(DIED)
+        check(tally, len(deeds))
         for now, then in zip(cumulated(tally), cumulated(before), strict=True):
             assert now >= then  # no bucket ever falls
         before = tally
-        row.settle(5 * SECOND)
-        settled = row.read(5 * SECOND)
-        check(settled, 4, len(deeds))
-        assert (settled.processed, settled.in_progress) == (tally.processed, tally.in_progress)
-        if settled.in_progress:
-            assert settled.lease == 3
-            row.abandon()
-            assert (row.read(0).in_progress, row.read(0).started) == (0, settled.started)
-        work_off(row, 4, "ss")  # the next process in the slot
+        closed = assert_known(row, deeds, halt)
+        in_hand = tally.in_progress and tally.lease == LAST and not closed.flaw
+        assert not in_hand or closed.done < len(deeds)
+        bury(row, LAST)
+        settled = row.read(DIED)
+        check(settled, len(deeds))
+        assert (settled.processed, settled.in_progress) == (tally.processed, 0)
+        assert (settled.started, settled.abandoned) == (tally.passed + in_hand, in_hand)
+        assert assert_known(row, deeds, halt) == closed
+        work_off(row, NEXT, "ss")  # the next process in the slot
         assert row.read(0).processed == tally.processed + 2
         assert not row.read(0).in_progress
+        assert (row.outcome(LAST), row.outcome(NEXT)) == (closed, (2, Flaw.NONE))
         if survived:
-            done = len(deeds) if halt is None else min(halt, len(deeds))
-            assert (tally.processed, tally.failed) == (4 + done, 2 + deeds[:done].count("f"))
+            end = what_came_of(deeds[:halt])
+            assert closed == end
+            assert (tally.processed, tally.failed) == (
+                PROCESSED + end.done + (end.flaw is Flaw.FINAL),
+                FAILED + (end.flaw is Flaw.FINAL),
+            )
             assert not tally.in_progress
             return
 
 
-def check(tally: Tally, done: int, tasks: int) -> None:
-    assert done <= tally.processed <= tally.started <= done + tasks
+@pytest.mark.parametrize("deeds", ENDS)
+def test_what_a_lease_came_to_is_known_while_its_consumer_begins_the_next(deeds: str) -> None:
+    """Wherever it dies in that: between the store of what is behind it and that of the new lease's number, too."""
+    for stores in itertools.count():
+        row = new_row()
+        work_off(row, LAST, deeds)
+        survived = die_behind(row, stores, lambda row: row.open_lease(NEXT, 3, DIED))
+        assert assert_known(row, deeds) == what_came_of(deeds)
+        bury(row, NEXT)
+        assert assert_known(row, deeds) == what_came_of(deeds)
+        assert row.read(0).abandoned == survived or not row.read(0).in_progress
+        if survived:
+            return
+
+
+@pytest.mark.parametrize("deeds", ENDS)
+def test_a_supervisor_that_dies_while_it_buries_a_consumer_leaves_its_lease_as_it_was(deeds: str) -> None:
+    """For the next one, if the ledger outlives them all: whichever store of the two was the last."""
+    for theirs in itertools.count():
+        for ours in itertools.count():
+            row = new_row()
+            survived = die_behind(row, theirs, lambda row: work_off(row, LAST, deeds))
+            closed = row.outcome(LAST)
+            is_buried = die_behind(row, ours, lambda row: bury(row, LAST))
+            assert assert_known(row, deeds) == closed
+            if is_buried:
+                break
+        if survived:
+            return
+
+
+def test_a_lease_is_remembered_until_as_many_others_have_come(row: Row) -> None:
+    for number in range(1, CLOSED_LEASES + 1):
+        work_off(row, number, "sr" if number % 2 else "sf")
+    assert row.closed(1) == (1, Flaw.AGAIN)
+    work_off(row, CLOSED_LEASES + 1, "ss")
+    assert row.closed(1) is None
+    assert row.closed(2) == (1, Flaw.FINAL)
+    assert row.closed(CLOSED_LEASES + 1) == (2, Flaw.NONE)
+    assert row.closed(0) is None
+
+
+def test_who_dies_without_a_lease_has_no_other_forgotten(row: Row) -> None:
+    for number in range(1, CLOSED_LEASES + 1):
+        work_off(row, number, "sf")
+    bury(row, 0)
+    assert row.outcome(CLOSED_LEASES) == (1, Flaw.FINAL)
+
+
+def test_leases_and_tasks_are_told_apart_when_their_numbers_outgrow_half_a_word(row: Row) -> None:
+    """After some days of small leases, and some hours of small tasks."""
+    succeed(row, 2**32 - 3)
+    for number in range(2**32 - 2, 2**32 + 3):
+        assert row.open_lease(number, 5, SECOND)
+        succeed(row, 2)
+        tally = row.read(0)
+        assert (tally.lease, tally.lease_passed, row.outcome(number)) == (number, 2, (2, Flaw.NONE))
+        row.fail_task(number, 2, 1)
+        row.close_lease(SECOND)
+        assert row.outcome(number) == (2, Flaw.FINAL)
+
+
+def test_a_lease_that_was_taken_back_before_it_was_opened_came_to_nothing(row: Row) -> None:
+    work_off(row, 1, "sr")
+    row.void(2)
+    work_off(row, 2, "ss")
+    assert (row.outcome(1), row.outcome(2)) == ((1, Flaw.AGAIN), (0, Flaw.NONE))
+
+
+def check(tally: Tally, tasks: int) -> None:
+    """Assert what must hold at any moment in the last lease, of so many tasks."""
+    assert PROCESSED <= tally.processed <= tally.started <= PASSED + tasks
     assert tally.in_progress in (0, 1)
     assert min(tally.succeeded) >= 0
     assert sum(tally.succeeded) + tally.failed == tally.processed
     assert sum(tally.failures) == tally.failed
-    assert sum(tally.waits) >= tally.processed
-    assert tally.busy_ns <= 3 * SECOND
+    assert sum(tally.waits) >= tally.processed + tally.retried
+    assert tally.busy_ns <= LAST * SECOND
 
 
 def cumulated(tally: Tally) -> list[int]:

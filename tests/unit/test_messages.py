@@ -10,7 +10,7 @@ import pytest
 from conveyor import messages
 from conveyor.messages import LineReader, TaskFailed, WorkerFailed
 
-FAILED = TaskFailed("ValueError", "bad 包子\nwith lines", "'task'", 0.5, "Traceback")
+FAILED = TaskFailed("ValueError", "bad 包子\nwith lines", "'task'", 0.5, is_final=False, trace="Traceback")
 
 
 @pytest.fixture

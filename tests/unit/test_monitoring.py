@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from conveyor.exporter.catalogue import CATALOGUE, Kind
+from conveyor.snapshot import RedeliveryReason, RestartReason
 
 Json = dict[str, Any]
 
@@ -55,6 +57,9 @@ LIMITED_PANELS = {
         "Share of time busy": "consumer_busy_ratio",
         "Tasks unaccounted for": "unaccounted_tasks",
         "Time producers spend blocked": "producer_blocked_ratio",
+        "Oldest waiting task": "oldest_waiting_seconds",
+        "Attempts that failed": "retried_ratio",
+        "Spool commit time": "spool_commit_seconds",
         "Scrape duration": "scrape_seconds",
     },
     "worker": {
@@ -163,7 +168,7 @@ def test_a_dashboard_is_written_for_every_grafana_since_9_4(board: str) -> None:
 
 
 def test_the_boards_have_all_their_panels() -> None:
-    assert {board: len(drawn(board)) for board in BOARDS} == {"overview": 33, "worker": 15}
+    assert {board: len(drawn(board)) for board in BOARDS} == {"overview": 44, "worker": 15}
     (guide,) = (panel for panel in placed("overview") if panel["type"] == "text")
     assert guide["title"] == "How to read this page"
 
@@ -273,6 +278,32 @@ def test_columns_are_coloured_by_the_limits_of_the_table() -> None:
         "Busy": coloured_limits("worker_busy_ratio"),
         "Restarts 1h": coloured_limits("restarts_in_1_hour"),
     }
+
+
+def test_a_run_without_a_spool_is_told_to_have_none() -> None:
+    """Not to have an empty one, nor nothing at all."""
+    spools = [panel for panel in drawn("overview") if "conveyor_spool_" in panel["targets"][0]["expr"]]
+    assert len(spools) == 4
+    for panel in spools:
+        if panel["targets"][0]["expr"].endswith("or vector(-1)"):
+            (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+            assert mapping["options"]["-1"]["text"] == "no spool"
+        else:
+            assert panel["fieldConfig"]["defaults"]["noValue"] == "no spool", panel["title"]
+
+
+@pytest.mark.parametrize(
+    ("title", "reasons"), [("Redeliveries by reason", RedeliveryReason), ("Restarts by reason", RestartReason)]
+)
+def test_every_reason_has_a_colour_of_its_own(title: str, reasons: type[StrEnum]) -> None:
+    (panel,) = (panel for panel in drawn("overview") if panel["title"] == title)
+    colours = {
+        override["matcher"]["options"]: change["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+        for change in override["properties"]
+    }
+    assert set(colours) == {reason.value for reason in reasons}
+    assert len(set(colours.values())) == len(colours)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")

@@ -18,12 +18,12 @@ def pace_at(task_ns: int) -> Pace:
 
 
 def test_while_nothing_is_known_a_task_travels_alone() -> None:
-    assert (Pace().chunk(UNBOUND), Pace().lease(1000, 2)) == (1, 1)
+    assert (Pace().chunk(UNBOUND, 0), Pace().lease(1000, 2)) == (1, 1)
 
 
 @pytest.mark.parametrize(("task_ns", "tasks"), [(1_000, 2000), (100_000, 20), (CHUNK_NS, 1), (10 * CHUNK_NS, 1)])
 def test_a_chunk_is_about_so_much_work(task_ns: int, tasks: int) -> None:
-    assert pace_at(task_ns).chunk(UNBOUND) == tasks
+    assert pace_at(task_ns).chunk(UNBOUND, 0) == tasks
 
 
 @pytest.mark.parametrize("took_ns", [0, 1, 10, 10**6, 10**12, 10**18])
@@ -31,7 +31,7 @@ def test_a_chunk_is_about_so_much_work(task_ns: int, tasks: int) -> None:
 def test_a_chunk_has_bounds_whatever_was_learned(took_ns: int, share: int) -> None:
     pace = Pace()
     pace.learn(1, took_ns)
-    assert 1 <= pace.chunk(share) <= min(share, MAX_CHUNK_TASKS)
+    assert 1 <= pace.chunk(share, 0) <= min(share, MAX_CHUNK_TASKS)
 
 
 @pytest.mark.parametrize("took_ns", [0, 1, 10**6, 10**8, 10**18])
@@ -62,10 +62,10 @@ def test_it_adapts_both_ways_in_a_few_reports() -> None:
     pace = pace_at(1_000)
     for _ in range(20):
         pace.learn(1, 10_000_000)
-    assert pace.lease(1000, 1) == pace.chunk(UNBOUND) == 1
+    assert pace.lease(1000, 1) == pace.chunk(UNBOUND, 0) == 1
     for _ in range(60):
         pace.learn(1000, 1_000_000)
-    assert pace.chunk(UNBOUND) > 1000
+    assert pace.chunk(UNBOUND, 0) > 1000
 
 
 def test_one_report_alone_does_not_turn_it_over() -> None:
@@ -88,3 +88,10 @@ def test_the_mean_stays_among_what_was_seen() -> None:
         tasks = chance.randint(1, 100)
         pace.learn(tasks, tasks * chance.randint(10_000, 100_000))
         assert LEASE_NS // 100_000 <= pace.lease(UNBOUND, 1) <= LEASE_NS // 10_000
+
+
+def test_chunks_are_larger_where_much_waits_already() -> None:
+    """Also while tasks are slow, or nothing is known: a backlog of millions is not one of millions of chunks."""
+    assert Pace().chunk(UNBOUND, 1000) == 15
+    assert pace_at(10**9).chunk(UNBOUND, 10**7) == MAX_CHUNK_TASKS
+    assert pace_at(10**9).chunk(100, 10**7) == 100

@@ -9,7 +9,7 @@ import pytest
 from conveyor import ConfigurationError, Pipeline, Producer
 from conveyor.cpus import usable_cpus
 from conveyor.scaling import Bounds
-from conveyor.settings import Settings
+from conveyor.settings import OPTIONS, RunOptions, Settings, of_options
 
 ONE = [Producer(range, 3)]
 RIGHT: dict[str, Any] = {"producers": ONE, "consumer": print, "consumers": 1}
@@ -76,8 +76,25 @@ def test_what_cannot_be_sent_to_a_process_is_refused_before_any_starts(
         ({"metrics": "nowhere"}, "--metrics"),
         ({"drain_timeout": -1}, "--drain-timeout"),
         ({"start_method": "fork"}, "fork"),
+        ({"task_timeout": 0}, "--task-timeout: '0' is not allowed"),
+        ({"max_tasks_per_worker": 0}, "--max-tasks-per-worker"),
+        ({"max_memory_per_worker": "many"}, "--max-memory-per-worker"),
     ],
 )
 def test_run_refuses_options_that_are_not_allowed(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         Pipeline(producers=ONE, consumer=print).run(**options)
+
+
+def test_run_takes_no_option_that_there_is_not() -> None:
+    with pytest.raises(TypeError, match="'consumers' is no option of a run"):
+        Pipeline(producers=ONE, consumer=print).run(consumers=3)  # type: ignore[call-arg]
+
+
+def test_what_is_given_as_none_is_as_if_it_were_not_given() -> None:
+    nothing: Any = dict.fromkeys(RunOptions.__annotations__)
+    assert of_options(nothing) == of_options({}) == Settings()
+
+
+def test_every_option_of_a_run_is_one_of_the_command_line() -> None:
+    assert set(RunOptions.__annotations__) < {option.keyword for option in OPTIONS}

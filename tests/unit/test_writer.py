@@ -21,8 +21,8 @@ from conveyor.exporter import families
 from conveyor.exporter.catalogue import Family, Kind, Metric
 from conveyor.exporter.vitals import Vitals
 from conveyor.exporter.writer import Writer, _number, as_client_family
-from conveyor.snapshot import RunStatistics, WorkerState
-from support.fakes import make_run, make_slot
+from conveyor.snapshot import RedeliveryReason, RunStatistics, Scaling, WorkerState
+from support.fakes import make_run, make_slot, make_spool, with_queue
 from support.threads import run_at_once
 
 NAMES = (
@@ -105,7 +105,14 @@ def kitchen(*dead: str, names: Sequence[str] = NAMES, seed: int = 1) -> RunStati
         for name in names
         for role in ("producer", "consumer")
     ]
-    return make_run(*slots)
+    run = make_run(*slots, consumers_most=chance.randrange(1, 1000), scalings=dict.fromkeys(Scaling, seed))
+    return with_queue(
+        run,
+        redeliveries={reason: chance.randrange(10**7) for reason in RedeliveryReason},
+        oldest_waiting_seconds=chance.random() * 1e7,
+        is_paused=chance.choice([False, True]),
+        spool=chance.choice([None, make_spool(size_bytes=chance.randrange(10**12), trouble="disk full")]),
+    )
 
 
 @pytest.mark.parametrize("accept", ACCEPTED)

@@ -9,8 +9,10 @@ from frame import dashboard
 from looks import Json
 from panels import Head, row, text
 
+from overview.delivery import delivery
 from overview.flow import latency, queue_and_flow
 from overview.processes import processes
+from overview.spool import spool
 from overview.strip import verdict_and_flow, verdict_in_numbers
 from overview.trouble import exporter, what_went_wrong
 
@@ -25,6 +27,9 @@ red has failed or died, dashed grey is a bound.
 the backlog swells and drains again. *Tasks unaccounted for* tells whether anything was lost on the way.
 
 **The queue grows?** Compare *Wait in the queue* with *Processing time*: the one that grows is the slow part.
+
+**Did every task arrive?** *Delivery* tells what was given to a consumer again and why, what waits longest, and what
+was given up and lies there to be looked at.
 """
 
 
@@ -38,13 +43,16 @@ def board() -> Json:
         *queue_and_flow(),
         row(103, "Latency", 44),
         *latency(),
-        row(104, "What went wrong", 53),
+        row(106, "Delivery", 53),
+        *delivery(),
+        *spool(),
+        row(104, "What went wrong", 78),
         *what_went_wrong(),
-        row(105, "Exporter and Prometheus", 62, hidden=[*exporter(), guide()]),
+        row(105, "Exporter and Prometheus", 87, hidden=[*exporter(), guide()]),
     ]
     about = "The pipeline as a whole: producers, queue, consumers, and what went wrong."
     return dashboard("conveyor-overview", "Conveyor / Overview", about, panels)
 
 
 def guide() -> Json:
-    return text(Head(34, "How to read this page", "The page in four paragraphs.", (0, 70, 24, 6)), GUIDE)
+    return text(Head(34, "How to read this page", "The page in five paragraphs.", (0, 95, 24, 7)), GUIDE)

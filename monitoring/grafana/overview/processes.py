@@ -10,9 +10,11 @@ from looks import (
     Json,
     limited,
     override,
+    states,
     words,
 )
 from panels import Head, Query, bars, lanes, overridden, table
+from promql import state_of_workers
 
 WORKER_BOARD = (
     "/d/conveyor-worker?${__url_time_range}&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
@@ -32,7 +34,8 @@ def processes() -> list[Json]:
                 "deaths are exact to one scrape.",
                 (0, 8, 16, 9),
             ),
-            "@all",
+            Query(state_of_workers("@all"), "{{worker}}"),
+            states(),
         ),
         bars(
             Head(
@@ -75,7 +78,7 @@ def workers() -> Json:
         "sum by (worker) (rate(conveyor_worker_busy_seconds_total{@all}[$__rate_interval]))",
         "max by (worker) (conveyor_worker_resident_memory_bytes{@all})",
         "sum by (worker) (rate(conveyor_worker_cpu_seconds_total{@all}[$__rate_interval]))",
-        "round(sum by (worker) (increase(conveyor_worker_restarts_total{@all}[1h])))",
+        'round(sum by (worker) (increase(conveyor_worker_restarts_total{@all,reason!="recycle"}[1h])))',
         "time() - max by (worker) (conveyor_worker_start_time_seconds{@all})",
         columns={
             "worker": "Worker",

@@ -122,8 +122,13 @@ def verdict_in_numbers() -> list[Json]:
             links=[{"title": "List of alerts", "url": LIST_OF_ALERTS}],
         ),
         stat(
-            Head(9, "Restarts in 1 h", "Worker processes replaced in the last hour.", (4, 4, 3, 3)),
-            Query("round(sum(increase(conveyor_worker_restarts_total{@all}[1h])))", instant=True),
+            Head(
+                9,
+                "Restarts in 1 h",
+                "Worker processes replaced in the last hour, but for those that had done their share (recycle).",
+                (4, 4, 3, 3),
+            ),
+            Query('round(sum(increase(conveyor_worker_restarts_total{@all,reason!="recycle"}[1h])))', instant=True),
             unit="none",
             look=limited("restarts_in_1_hour"),
         ),

@@ -25,12 +25,12 @@ def what_went_wrong() -> list[Json]:
     restarts = "sum by (reason) (increase(conveyor_worker_restarts_total{@all}[$__rate_interval]))"
     return [
         counts(
-            Head(27, "Failures by reason", "Failed tasks in each interval, by reason.", (0, 54, 8, 8)),
+            Head(27, "Failures by reason", "Failed tasks in each interval, by reason.", (0, 79, 8, 8)),
             Query(failures, "{{reason}}"),
         ),
         overridden(
             counts(
-                Head(28, "Restarts by reason", "Processes replaced in an interval, and why.", (8, 54, 8, 8)),
+                Head(28, "Restarts by reason", "Processes replaced in an interval, and why.", (8, 79, 8, 8)),
                 Query(restarts, "{{reason}}"),
             ),
             recolour("signal", FAILED),
@@ -51,7 +51,7 @@ def alerts() -> Json:
         "queue": "Queue",
     }
     drawn = table(
-        Head(29, "Alerts", "Alerts pending or firing now. Empty is good.", (16, 54, 8, 8)),
+        Head(29, "Alerts", "Alerts pending or firing now. Empty is good.", (16, 79, 8, 8)),
         'ALERTS{alertname=~"Conveyor.+|Prometheus.+"}',
         columns=columns,
         dropped=["Time", "Value", "__name__", "instance", "job", "quantile", "role"],
@@ -73,7 +73,7 @@ def alerts() -> Json:
 
 def exporter() -> list[Json]:
     collection = graph(
-        Head(32, "Collection", "Time and errors of reading the shared state.", (12, 63, 6, 7)),
+        Head(32, "Collection", "Time and errors of reading the shared state.", (12, 88, 6, 7)),
         Query("max(conveyor_collect_duration_seconds{@all})", "duration"),
         Query("sum(rate(conveyor_collect_errors_total{@all}[$__rate_interval]))", "errors/s"),
         unit="s",
@@ -84,7 +84,7 @@ def exporter() -> list[Json]:
     memory = "process_resident_memory_bytes{@all} and on (job, instance) conveyor_build_info{@all}"
     return [
         graph(
-            Head(30, "Scrape duration", "Time Prometheus needs to read the endpoint.", (0, 63, 6, 7)),
+            Head(30, "Scrape duration", "Time Prometheus needs to read the endpoint.", (0, 88, 6, 7)),
             Query("scrape_duration_seconds{@all}", "{{instance}}"),
             unit="s",
             look=marked("scrape_seconds", palette()),
@@ -95,7 +95,7 @@ def exporter() -> list[Json]:
                 31,
                 "Series scraped",
                 "Samples in one scrape. A rising line is a cardinality leak.",
-                (6, 63, 6, 7),
+                (6, 88, 6, 7),
             ),
             Query("scrape_samples_scraped{@all}", "{{instance}}"),
             unit="short",
@@ -107,7 +107,7 @@ def exporter() -> list[Json]:
                 33,
                 "Supervisor memory",
                 "Resident memory of the supervisor process, which also holds the exporter.",
-                (18, 63, 6, 7),
+                (18, 88, 6, 7),
             ),
             Query(memory, "resident"),
             unit="bytes",

@@ -2,7 +2,8 @@
 
 The collector fills these in; dashboards and alerts are written against the names. To change one is to break
 somebody's graph. Counters of what a queue never does (retries, dead letters) are at 0, so that an expression over
-them has data from the start.
+them has data from the start. What nobody can tell (the age of a task in a queue that keeps none, the spool of a queue
+in memory) has no series: a number would be a lie, and an alert on it would be wrong one way or the other.
 """
 
 from __future__ import annotations
@@ -81,14 +82,25 @@ def _histogram(name: str, help: str, *labels: str) -> Metric:
 QUEUE_SIZE = _gauge("conveyor_queue_size", "Tasks that wait: accepted, not yet started.", "queue")
 QUEUE_CAPACITY = _gauge("conveyor_queue_capacity", "Tasks that may wait at most; 0 means without bound.", "queue")
 QUEUE_UNFINISHED = _gauge("conveyor_queue_unfinished_tasks", "Tasks that were put and are not done.", "queue")
+QUEUE_OLDEST_WAITING = _gauge(
+    "conveyor_queue_oldest_waiting_seconds",
+    "Seconds that the oldest waiting task has waited, 0 if none waits; no series if the queue cannot tell.",
+    "queue",
+)
+QUEUE_PAUSED = _gauge("conveyor_queue_paused", "1 while the queue is paused by order, else 0.", "queue")
 
 TASKS_PRODUCED = _counter("conveyor_tasks_produced_total", "Tasks put into the queue.", "queue", "worker")
 TASKS_PROCESSED = _counter("conveyor_tasks_processed_total", "Tasks finished, well or badly.", "queue", "worker")
 TASKS_FAILED = _counter("conveyor_tasks_failed_total", "Tasks finished with an error.", "queue", "worker", "reason")
 TASKS_RETRIED = _counter("conveyor_tasks_retried_total", "Tasks put back for another attempt.", "queue")
-TASKS_DEAD_LETTERED = _counter(
-    "conveyor_tasks_dead_lettered_total", "Tasks given up after their last attempt.", "queue"
+TASKS_REDELIVERED = _counter(
+    "conveyor_tasks_redelivered_total", "Tasks put back for another attempt, by what ended the last.", "queue", "reason"
 )
+TASKS_DELAYED = _gauge("conveyor_tasks_delayed", "Waiting tasks whose next attempt is put off for a while.", "queue")
+TASKS_DEAD_LETTERED = _counter(
+    "conveyor_tasks_dead_lettered_total", "Tasks given up because each consumer that had them died.", "queue"
+)
+DEAD_LETTERS = _gauge("conveyor_dead_letters", "Tasks given up, for a death or an error, that are kept.", "queue")
 TASKS_ABANDONED = _counter(
     "conveyor_tasks_abandoned_total", "Tasks that were in hand when their worker died.", "queue", "worker"
 )
@@ -103,7 +115,26 @@ PRODUCER_BLOCKED = _counter(
     "conveyor_producer_blocked_seconds_total", "Seconds spent in a put that had to wait.", "queue", "worker"
 )
 
+SPOOL_SIZE = _gauge("conveyor_spool_size_bytes", "Size of all files of the spool; no series without a spool.", "queue")
+SPOOL_TASKS = _gauge("conveyor_spool_tasks", "Waiting tasks that are on disk alone.", "queue")
+SPOOL_COMMITS = _counter("conveyor_spool_commits_total", "Commits to the spool.", "queue")
+SPOOL_COMMIT_SECONDS = _counter(
+    "conveyor_spool_commit_seconds_total", "Seconds spent in commits to the spool.", "queue"
+)
+SPOOL_WRITABLE = _gauge(
+    "conveyor_spool_writable", "1 if the spool can be written, 0 if not: then producers block.", "queue"
+)
+
 WORKERS_DESIRED = _gauge("conveyor_workers_desired", "Processes that should be alive.", "role")
+WORKERS_MIN = _gauge(
+    "conveyor_workers_min",
+    "Processes of the role that scaling keeps at least; conveyor_workers_max where the number is fixed.",
+    "role",
+)
+WORKERS_MAX = _gauge("conveyor_workers_max", "Processes of the role that scaling starts at most.", "role")
+SCALING_EVENTS = _counter(
+    "conveyor_scaling_events_total", "Times that consumers were added, or taken away.", "direction"
+)
 WORKER_UP = _gauge(
     "conveyor_worker_up", "1 if a live process fills the slot, else 0; none while it is scaled away.", "role", "worker"
 )

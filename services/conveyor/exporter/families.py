@@ -19,7 +19,17 @@ from conveyor.exporter import catalogue
 from conveyor.exporter.catalogue import FailureReason, Family, Labels, Metric
 from conveyor.exporter.vitals import Vitals
 from conveyor.ledger import TASK_EDGES_SECONDS, WAIT_EDGES_SECONDS
-from conveyor.snapshot import QueueStatistics, RestartReason, Role, RunStatistics, SlotStatistics, WorkerState
+from conveyor.snapshot import (
+    QueueStatistics,
+    RedeliveryReason,
+    RestartReason,
+    Role,
+    RunStatistics,
+    Scaling,
+    SlotStatistics,
+    SpoolStatistics,
+    WorkerState,
+)
 
 T = TypeVar("T")
 
@@ -40,20 +50,53 @@ _ROLES = tuple((role.value,) for role in Role)
 _STATES = tuple(state.value for state in WorkerState)
 _RESTARTS = tuple(reason.value for reason in RestartReason)
 _FAILURES = tuple(reason.value for reason in FailureReason)
+_REDELIVERIES = tuple(reason.value for reason in RedeliveryReason)
+_SCALABLE = ((Role.CONSUMER.value,),)
+_DIRECTIONS = tuple((direction.value,) for direction in Scaling)
+_SPOOL = (
+    catalogue.SPOOL_SIZE,
+    catalogue.SPOOL_TASKS,
+    catalogue.SPOOL_COMMITS,
+    catalogue.SPOOL_COMMIT_SECONDS,
+    catalogue.SPOOL_WRITABLE,
+)
 
 
 def queue_families(queue: QueueStatistics) -> list[Family]:
-    """Return what is known of the queue itself."""
+    """Return what is known of the queue itself, and of what it gave to consumers more than once."""
+    name = ((queue.name,),)
+    again = [queue.redeliveries.get(reason, 0) for reason in RedeliveryReason]
     return [
-        metric.family(((queue.name,),), [value])
-        for metric, value in (
-            (catalogue.QUEUE_SIZE, queue.waiting),
-            (catalogue.QUEUE_CAPACITY, queue.capacity),
-            (catalogue.QUEUE_UNFINISHED, queue.unfinished),
-            (catalogue.TASKS_RETRIED, queue.redelivered),
-            (catalogue.TASKS_DEAD_LETTERED, queue.dead_lettered),
-        )
+        catalogue.TASKS_REDELIVERED.family(_each(name, _REDELIVERIES), again),
+        *(
+            metric.family(name, [value])
+            for metric, value in (
+                (catalogue.QUEUE_SIZE, queue.waiting),
+                (catalogue.QUEUE_CAPACITY, queue.capacity),
+                (catalogue.QUEUE_UNFINISHED, queue.unfinished),
+                (catalogue.QUEUE_OLDEST_WAITING, _oldest_waiting_seconds(queue)),
+                (catalogue.QUEUE_PAUSED, queue.is_paused),
+                (catalogue.TASKS_RETRIED, sum(again)),
+                (catalogue.TASKS_DELAYED, queue.delayed),
+                (catalogue.TASKS_DEAD_LETTERED, queue.dead_lettered),
+                (catalogue.DEAD_LETTERS, queue.dead_letters),
+            )
+        ),
+        *_spool_families(name, queue.spool),
     ]
+
+
+def _oldest_waiting_seconds(queue: QueueStatistics) -> float | None:
+    """Return 0 where nothing waits: that is known even of a queue that cannot tell an age."""
+    return queue.oldest_waiting_seconds if queue.waiting else 0.0
+
+
+def _spool_families(name: tuple[Labels, ...], spool: SpoolStatistics | None) -> list[Family]:
+    """Return the spool. Without one the metrics are named but have no series: 0 would say that it cannot be written."""
+    if spool is None:
+        return [metric.family((), []) for metric in _SPOOL]
+    values = (spool.size_bytes, spool.tasks, spool.commits, spool.commit_seconds, spool.trouble is None)
+    return [metric.family(name, [value]) for metric, value in zip(_SPOOL, values, strict=True)]
 
 
 def task_families(run: RunStatistics, ratchet: Ratchet) -> list[Family]:
@@ -131,6 +174,9 @@ def run_families(run: RunStatistics) -> list[Family]:
     build = __version__, platform.python_version(), run.start_method
     return [
         catalogue.WORKERS_DESIRED.family(_ROLES, [run.desired.get(role, 0) for role in Role]),
+        catalogue.WORKERS_MIN.family(_SCALABLE, [run.consumers_least]),
+        catalogue.WORKERS_MAX.family(_SCALABLE, [run.consumers_most]),
+        catalogue.SCALING_EVENTS.family(_DIRECTIONS, [run.scalings.get(direction, 0) for direction in Scaling]),
         catalogue.BUILD_INFO.family((build,), [1]),
     ]
 

@@ -27,6 +27,7 @@ _PHASES = {
 _ENDINGS = {
     Ending.COMPLETE: "Every producer had finished and every task that was left could be done.",
     Ending.DRAINED: "It was asked to stop, and nothing was left unfinished.",
+    Ending.SUSPENDED: "It was asked to stop, and what was left is in the spool, for the next start.",
     Ending.EXPIRED: "It was asked to stop, and there was no more time for what was left.",
     Ending.BROKEN: "It could not go on.",
 }

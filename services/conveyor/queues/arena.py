@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from conveyor.queues.codec import Piece
 
 FIRST_BYTES = 1 << 20
+NO_LIMIT = 1 << 62
 _ALIGNMENT = 64  # a cache line
 
 

@@ -43,9 +43,12 @@ class Answer:
 class Credit:
     """All accounts. `capacity` is the number of tasks that may wait; 0 is no bound."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, legacy: int = 0) -> None:
+        """Begin with `legacy` tasks that wait and are of no producer here."""
         self._capacity = capacity or NO_BOUND
         self._open = 0
+        # What waits of producers that are no more, or were in an earlier run.
+        self._legacy = Account(waiting=legacy, is_open=False)
         self._accounts: dict[int, Account] = {}
         self._wanting: dict[int, Account] = {}  # in the order in which they asked
 
@@ -71,8 +74,8 @@ class Credit:
             self._open -= 1
 
     def forget(self, producer: int) -> None:
-        """Close the books of a producer of which nothing is left."""
-        del self._accounts[producer]
+        """Close the books of a producer of which nothing is left in memory."""
+        self._legacy.waiting += self._accounts.pop(producer).waiting
 
     def want(self, producer: int) -> None:
         """Take note that a producer waits for credit, or for room."""
@@ -85,7 +88,7 @@ class Credit:
 
     def leased(self, producer: int, tasks: int) -> None:
         """Discharge tasks, or with a negative number charge them again: a consumer has handed them back."""
-        account = self._accounts[producer]
+        account = self._accounts.get(producer, self._legacy)
         account.waiting -= tasks
 
     def freed(self, producer: int, chunk: int) -> None:
@@ -99,7 +102,8 @@ class Credit:
 
     def answers(self, least: int) -> Iterator[Answer]:
         """Yield what those who want can be told now: a worthwhile number of tasks, or all that is possible."""
-        pool = self._capacity - sum(account.granted + account.waiting for account in self._accounts.values())
+        pool = self._capacity - self._legacy.waiting
+        pool -= sum(account.granted + account.waiting for account in self._accounts.values())
         share = self.share
         for producer, account in list(self._wanting.items()):
             most = max(FIRST_TASKS, MOST_CHUNKS * least) - account.granted

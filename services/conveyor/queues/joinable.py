@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from multiprocessing.queues import JoinableQueue
 
-from conveyor.queues.seam import Intake, Lease
+from conveyor.queues.seam import Failure, Intake, Lease
 from conveyor.queues.setup import Setup
 from conveyor.queues.stdlib import Message, StdlibIntake, StdlibTaskQueue
 
@@ -20,7 +20,7 @@ class JoinableIntake(StdlibIntake):
 
     queue: JoinableQueue[Message]
 
-    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+    def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
         self.queue.task_done()
 
 

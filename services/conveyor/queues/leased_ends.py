@@ -16,10 +16,10 @@ from collections import deque
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.queues import wire
-from conveyor.queues.arena import Arena, Window
+from conveyor.queues.arena import NO_LIMIT, Arena, Window
 from conveyor.queues.codec import Chunk, Codec
 from conveyor.queues.pace import MAX_LEASE_TASKS
-from conveyor.queues.seam import Lease, QueueEndedError
+from conveyor.queues.seam import Failure, Lease, QueueEndedError
 from conveyor.queues.wire import Kind
 
 SEGMENT_BYTES = 1 << 16  # of results; arbitrary
@@ -30,7 +30,6 @@ TABLE_BYTES = 16 * MAX_LEASE_TASKS
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CLOSE_ON_EXEC_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _CODECS = tuple(Codec)
-NO_LIMIT = 1 << 62  # bytes
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
@@ -190,6 +189,7 @@ class LeasedIntake:
                 last=grant.last,
                 offered_ns=grant.offered_ns,
                 budget_ns=grant.budget_ns,
+                tries_left=grant.tries_left,
             )
 
     def keep(self, result: bytes) -> None:
@@ -202,9 +202,11 @@ class LeasedIntake:
         self._kept += offset, size
         self._table[place], self._table[place + 1] = offset, size
 
-    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+    def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
         assert self._line is not None
-        self._line.send(wire.done(wire.Done(lease.number, done, took_ns, tuple(self._kept))))
+        if failure is not None:
+            self._line.send(wire.failed(wire.Failed(failure.error, failure.reason, failure.trace)))
+        self._line.send(wire.done(wire.Done(lease.number, done, failure is not None, took_ns, tuple(self._kept))))
         self._kept = []
 
     def _begin_segment(self, size: int) -> int:

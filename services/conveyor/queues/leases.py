@@ -2,33 +2,41 @@
 
 A lease is some consecutive tasks of one chunk in the hands of one consumer. It is owned by a live process, not by a
 clock: only a death, or the consumer itself, gives it back. A consumer does its leases in the order in which it was
-given them, and its row of the ledger counts its finished tasks: so this count alone tells which of its tasks are
-done, and the next one is in its hands.
+given them, and reports on each before it begins the next; its row of the ledger counts the tasks that it has behind
+it. So one number tells which tasks of a dead consumer are done, and the next one was in its hands. A task that raises
+ends its lease.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import operator
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from conveyor.ledger import Closed
 from conveyor.queues.codec import Codec
 from conveyor.queues.pace import LEASE_NS, Pace
+from conveyor.queues.retries import Retries
 
 # A second lease is sent ahead while tasks are fast, so that no consumer waits for us between two; more than two only
 # if all together are few tasks.
 AHEAD_LEASES = 2
 AHEAD_TASKS = 32
+OWN_ARENA = 0  # the number of the queue's own; producers' have others
 _TASKS = operator.attrgetter("tasks")
 
 
 @dataclass(slots=True, eq=False)
 class StoredChunk:
-    """A chunk that was accepted, and lies in its producer's arena until all of it is done."""
+    """A chunk that was accepted, and lies in an arena until all of it is done."""
 
     arena: int
+    """Whose memory it lies in: its producer's, or the queue's own."""
     number: int
+    """Its producer's for it."""
     codec: Codec
     count: int
     offset: int
@@ -39,6 +47,14 @@ class StoredChunk:
     is_freed: bool = False
     attempts: dict[int, int] | None = None
     """Deliveries that ended in a death, by the place of the task."""
+    failures: dict[int, int] | None = None
+    """Attempts that raised, by the place of the task."""
+    account: int = 0
+    """Whose credit it counts against while it waits."""
+    key: int = 0
+    """Its number in the spool; 0 without one."""
+    done: list[tuple[int, int]] = field(default_factory=list)
+    """With a spool, the places that are over, as (first, last)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,12 +81,32 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """The task that a dead consumer had in hand."""
+    """The task that a dead consumer had in hand: given up, or to be done by another."""
 
-    chunk: StoredChunk
-    place: int
+    span: Span
     attempt: int
     is_dead_letter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task that raised: it waits for its next attempt, or has failed for good."""
+
+    span: Span
+    failures: int
+    is_final: bool
+
+
+@dataclass(slots=True)
+class Returned:
+    """What comes back from a consumer, with a report or by its death."""
+
+    done: list[Span] = field(default_factory=list)
+    """What needs no other consumer any more."""
+    again: list[Span] = field(default_factory=list)
+    """What waits again, at once."""
+    failed: Failed | None = None
+    suspect: Suspect | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -78,8 +114,6 @@ class Holder:
     """A consumer process that is ready, and what it holds."""
 
     slot: int
-    finished: int
-    """Its row's count of finished tasks before the first of its leases."""
     leases: deque[Lease] = field(default_factory=deque)
     tasks: int = 0
     is_isolated: bool = False
@@ -89,9 +123,12 @@ class Holder:
 class Leases:
     """All chunks and leases of a queue. Time, as nanoseconds, and what happened are arguments."""
 
-    def __init__(self, max_attempts: int, pace: Pace) -> None:
+    def __init__(self, max_attempts: int, pace: Pace, retries: Retries) -> None:
         self._max_attempts = max_attempts
         self._pace = pace
+        self._retries = retries
+        self._delayed: list[tuple[int, int, Span]] = []  # a heap, by the time at which they are due
+        self._order = itertools.count()
         self._waiting: deque[Span] = deque()
         self._suspects: deque[Span] = deque()
         self._holders: dict[int, Holder] = {}
@@ -102,21 +139,51 @@ class Leases:
         """Slots whose process gets nothing more."""
         self._held_tasks = 0
         self.waiting_tasks = 0
-        """Tasks that nobody holds."""
+        """Tasks that nobody holds, and that are due."""
 
     @property
     def is_empty(self) -> bool:
-        return not self.waiting_tasks
+        return not self.waiting_tasks and not self._delayed
 
-    def accept(self, chunk: StoredChunk) -> None:
-        """Take in a new chunk."""
-        self._waiting.append(Span(chunk, 0, chunk.count))
-        self.waiting_tasks += chunk.count
+    @property
+    def delayed_tasks(self) -> int:
+        """Tasks whose next attempt is not due."""
+        return len(self._delayed)
 
-    def join(self, slot: int, finished: int) -> None:
-        """Take in a consumer that is ready; its row says that the slot has finished so many tasks."""
-        holder = self._holders[slot] = Holder(slot, finished)
+    def accept(self, chunk: StoredChunk, done: Sequence[tuple[int, int]] = ()) -> None:
+        """Take in a new chunk, but for those of its tasks that are done: some (first, last), in order."""
+        edges = [0, *itertools.chain.from_iterable(done), chunk.count]
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
+            if first < last:
+                self._accept(Span(chunk, first, last))
+
+    def _accept(self, span: Span) -> None:
+        """Take in a part of a chunk, with those of its tasks apart that must travel alone."""
+        chunk = span.chunk
+        alone = sorted({*(chunk.attempts or ()), *(chunk.failures or ())}) if chunk.attempts or chunk.failures else ()
+        for place in alone:
+            if span.first <= place < span.last:
+                if span.first < place:
+                    self._append(Span(chunk, span.first, place))
+                self._append(Span(chunk, place, place + 1))
+                span = Span(chunk, place + 1, span.last)
+        if span.tasks:
+            self._append(span)
+
+    def _append(self, span: Span) -> None:
+        (self._suspects if self._is_suspect(span) else self._waiting).append(span)
+        self.waiting_tasks += span.tasks
+
+    def join(self, slot: int) -> None:
+        """Take in a consumer that is ready."""
+        holder = self._holders[slot] = Holder(slot)
         self._rank(holder)
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """The time at which the first of the tasks that wait, and are due, was offered. Safe from any thread."""
+        seen = [span.chunk.offered_ns for waiting in (self._waiting, self._suspects) for span in _first(waiting)]
+        return min(seen, default=None)
 
     def retire(self, slot: int) -> None:
         """Give nothing more to the process in the slot, ready or not, until it is buried."""
@@ -127,9 +194,33 @@ class Leases:
     # -- giving --------------------------------------------------------------------------------------------
 
     @property
+    def next_due_ns(self) -> int | None:
+        """The time at which the next task is due whose attempt was put off."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def ripen(self, now_ns: int) -> list[Span]:
+        """Have those wait whose time has come; return them."""
+        ripe = []
+        while self._delayed and self._delayed[0][0] <= now_ns:
+            span = heapq.heappop(self._delayed)[2]
+            self._take_back(span)
+            ripe.append(span)
+        return ripe
+
+    def tries_left(self, span: Span) -> int:
+        """Return how often a task of the span that raises is tried again."""
+        failures = span.chunk.failures
+        return self._retries.left(failures.get(span.first, 0) if failures and span.tasks == 1 else 0)
+
+    @property
     def may_grant(self) -> bool:
         """Return whether there is something to give, and somebody who can take it."""
         return bool((self._waiting or self._suspects) and (self._idle or self._hungry))
+
+    @property
+    def may_want(self) -> bool:
+        """Return whether somebody could take more than there is."""
+        return bool(self._idle or self._hungry) and not self._waiting
 
     def grants(self, now_ns: int) -> Iterator[tuple[int, Lease]]:
         """Yield (slot, lease) for all that can be given out now."""
@@ -178,75 +269,99 @@ class Leases:
 
     # -- taking back ---------------------------------------------------------------------------------------
 
-    def report(self, slot: int, number: int, done: int) -> tuple[Span, int] | None:
-        """Take in a consumer's word on its first lease; None if it has no such lease.
-
-        Return what it did of it, and how many tasks it has handed back.
-        """
+    def report(self, slot: int, number: int, closed: Closed, now_ns: int) -> Returned | None:
+        """Take in a consumer's word on its first lease; None if it has no such lease."""
         holder = self._holders.get(slot)
         if holder is None or not holder.leases or holder.leases[0].number != number:
             return None
+        back = Returned()
         span = holder.leases.popleft().span
-        done = min(done, span.tasks)
         holder.tasks -= span.tasks
         self._held_tasks -= span.tasks
-        holder.finished += done
-        if done < span.tasks:
-            self._take_back(Span(span.chunk, span.first + done, span.last))
-        span.chunk.left -= done
+        first = self._conclude(span, closed, back, now_ns)
+        if first < span.last:
+            self._take_back(Span(span.chunk, first, span.last))
+            back.again.append(Span(span.chunk, first, span.last))
         self._rank(holder)
-        return Span(span.chunk, span.first, span.first + done), span.tasks - done
+        return back
 
-    def bury(self, slot: int, finished: int, in_hand: int) -> tuple[list[Span], list[Span], Suspect | None]:
-        """Take everything back from a dead consumer.
+    def first_number(self, slot: int) -> int:
+        """Return the number of the lease that a consumer is in, or takes up next; 0 if it holds none."""
+        holder = self._holders.get(slot)
+        return holder.leases[0].number if holder is not None and holder.leases else 0
 
-        Its row says how many tasks it had finished, and the number of the lease of which it had one in hand, or 0.
-        Return what needs no other consumer any more, what waits again, and the task that it had in hand.
+    def bury(self, slot: int, closed: Closed, is_in_task: bool, now_ns: int) -> Returned:
+        """Take everything back from a dead consumer: all but what its first lease came to.
+
+        Only that one can have been begun. `is_in_task`: it died in the task behind those.
         """
         self._leaving.discard(slot)
-        holder = self._holders.pop(slot, None)
+        back, holder = Returned(), self._holders.pop(slot, None)
         if holder is None:
-            return [], [], None
+            return back
         self._idle.pop(slot, None)
         self._hungry.pop(slot, None)
         self._held_tasks -= holder.tasks
-        done, again, suspect = list[Span](), list[Span](), None
-        count = finished - holder.finished
         for lease in holder.leases:
-            span = lease.span
-            here = min(count, span.tasks)
-            count -= here
-            if here:
-                span.chunk.left -= here
-                done.append(Span(span.chunk, span.first, span.first + here))
-            first = span.first + here
-            if lease.number == in_hand and first < span.last:
-                suspect = self._suspect(span.chunk, first)
-                first += 1
-                if suspect.is_dead_letter:
-                    span.chunk.left -= 1
-                    done.append(Span(span.chunk, first - 1, first))
-                else:
-                    self._suspects.append(Span(span.chunk, first - 1, first))
-                    self.waiting_tasks += 1
-                    again.append(Span(span.chunk, first - 1, first))
+            span, first = lease.span, lease.span.first
+            if lease is holder.leases[0]:
+                first = self._conclude(span, closed, back, now_ns)
+                if is_in_task and first < span.last:
+                    self._abandon(Span(span.chunk, first, first + 1), back)
+                    first += 1
             if first < span.last:
-                again.append(Span(span.chunk, first, span.last))
-        for span in reversed(again):
-            if not (suspect and span.chunk is suspect.chunk and span.first == suspect.place):
-                self._take_back(span)
-        return done, again, suspect
+                back.again.append(Span(span.chunk, first, span.last))
+        for span in reversed(back.again):
+            self._take_back(span)
+        return back
 
-    def _suspect(self, chunk: StoredChunk, place: int) -> Suspect:
+    def _abandon(self, span: Span, back: Returned) -> None:
+        """Count an attempt at the task that a dead consumer had in hand, and give it up after the last one allowed."""
+        chunk, place = span.chunk, span.first
         if chunk.attempts is None:
             chunk.attempts = {}
         attempt = chunk.attempts[place] = chunk.attempts.get(place, 0) + 1
-        return Suspect(chunk, place, attempt, attempt >= self._max_attempts)
+        back.suspect = Suspect(span, attempt, attempt >= self._max_attempts)
+        if back.suspect.is_dead_letter:
+            self._finish(span, back)
+        else:  # behind the other suspects: the innocent among them are done first
+            self._suspects.append(span)
+            self.waiting_tasks += 1
+
+    def _conclude(self, span: Span, closed: Closed, back: Returned, now_ns: int) -> int:
+        """Take note of what a lease of a span came to; return the place of its first task that was not begun."""
+        first = span.first + min(closed.done, span.tasks)
+        if first > span.first:
+            self._finish(Span(span.chunk, span.first, first), back)
+        if closed.flaw and first < span.last:
+            back.failed = self._fail(Span(span.chunk, first, first + 1), now_ns)
+            first += 1
+            if back.failed.is_final:
+                self._finish(back.failed.span, back)
+        return first
+
+    def _finish(self, span: Span, back: Returned) -> None:
+        span.chunk.left -= span.tasks
+        back.done.append(span)
+
+    def _fail(self, span: Span, now_ns: int) -> Failed:
+        """Count a failure of a task; unless it was the last allowed, its next attempt is put off."""
+        chunk = span.chunk
+        if chunk.failures is None:
+            chunk.failures = {}
+        failures = chunk.failures[span.first] = chunk.failures.get(span.first, 0) + 1
+        is_final = not self._retries.left(failures - 1)
+        if not is_final:
+            due_ns = now_ns + self._retries.delay_ns(failures)
+            heapq.heappush(self._delayed, (due_ns, next(self._order), span))
+        return Failed(span, failures, is_final)
+
+    def _is_suspect(self, span: Span) -> bool:
+        # A suspect is never part of a longer span. It stays one if its next consumer has not even begun with it.
+        return span.tasks == 1 and span.first in (span.chunk.attempts or ())
 
     def _take_back(self, span: Span) -> None:
-        # A suspect is never part of a longer span. It stays one if its next consumer has not even begun with it.
-        is_suspect = span.tasks == 1 and span.first in (span.chunk.attempts or ())
-        (self._suspects if is_suspect else self._waiting).appendleft(span)
+        (self._suspects if self._is_suspect(span) else self._waiting).appendleft(span)
         self.waiting_tasks += span.tasks
 
     # -- one slow task delays nothing but itself -----------------------------------------------------------
@@ -291,3 +406,10 @@ class Leases:
     def last_number(self, slot: int) -> int:
         """Return the number of the last lease that was given to the slot."""
         return self._numbers.get(slot, 0)
+
+
+def _first(waiting: deque[Span]) -> list[Span]:
+    try:
+        return [waiting[0]]
+    except IndexError:
+        return []

@@ -15,6 +15,7 @@ AHEAD_NS = (
 )
 MAX_CHUNK_TASKS = 4096  # arbitrary: past some hundreds a longer chunk gains nothing
 MAX_LEASE_TASKS = 4096  # a report on it, with the places of its results, fits into one message
+BEHIND = 64  # so many times as much waits before a chunk; arbitrary
 WEIGHT = 0.2  # of the newest report in the mean; about ten reports make it forget
 
 
@@ -37,9 +38,12 @@ class Pace:
         self.fair_tasks = int(FAIR_NS / mean) or 1
         self.ahead_tasks = int(AHEAD_NS / mean) or 1
 
-    def chunk(self, share: int) -> int:
-        """Return how many tasks a chunk should hold, for a producer that may have `share` of them waiting."""
-        return min(self.chunk_tasks, share)
+    def chunk(self, share: int, waiting: int) -> int:
+        """Return how many tasks a chunk should hold, for a producer that may have `share` of them waiting.
+
+        Where many wait already, nobody waits for what comes now: it may travel in larger chunks than the work asks for.
+        """
+        return min(max(self.chunk_tasks, waiting // BEHIND), MAX_CHUNK_TASKS, share)
 
     def lease(self, waiting: int, consumers: int) -> int:
         """Return how many tasks a lease should hold: a fair part of what waits, but no crumbs, and not too much."""

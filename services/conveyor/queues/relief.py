@@ -69,18 +69,18 @@ class Relief:
         is_open = seen.lease == lease.number
         if seen.lease > lease.number or (is_open and holder.tasks == 1):
             return  # its report is on its way, or there is nothing but the task that it is in
-        tasks = seen.processed - holder.finished + 1 if is_open else 0
+        tasks = seen.lease_passed + 1 if is_open else 0
         last = self._leases.last_number(slot)
         row.void(last)
         row.revoke(lease.number, tasks)
         self._halted.add(slot)
-        check = functools.partial(self._cut, slot, lease.number, last, (seen.lease, seen.processed), tasks)
+        check = functools.partial(self._cut, slot, lease.number, last, (seen.lease, seen.passed), tasks)
         self._loop.after(SETTLE_SECONDS, check)
 
     def _cut(self, slot: int, number: int, last: int, seen: tuple[int, int], tasks: int) -> None:
         """Take back all but the first tasks of a consumer's lease, if it has not gone on meanwhile."""
         now = self._rows[slot].read(0)
-        if (now.lease, now.processed) == seen and self._leases.last_number(slot) == last:
+        if (now.lease, now.passed) == seen and self._leases.last_number(slot) == last:
             again = self._leases.cut(slot, number, tasks)
             if again:
                 self._pause_seconds = LOOK_SECONDS

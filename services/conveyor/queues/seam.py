@@ -38,6 +38,17 @@ class Lease:
     """Monotonic time at which the producer offered the chunk."""
     budget_ns: int
     """After so long the consumer hands back what it has not started."""
+    tries_left: int = 0
+    """How often a task of it that raises is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a task raised: the class of its exception, its text and its traceback, each cut."""
+
+    error: str
+    reason: str
+    trace: str
 
 
 class Outlet(Protocol):
@@ -71,8 +82,11 @@ class Intake(Protocol):
     def keep(self, result: bytes) -> None:
         """Store the result of the next task of the lease, so that it survives this process. Before it is counted."""
 
-    def report(self, lease: Lease, done: int, took_ns: int) -> None:
-        """Say that the first `done` tasks of the lease are finished, and hand the others back."""
+    def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
+        """Say that the first `done` tasks of the lease went well, and hand the others back.
+
+        With a failure the task behind them has failed, and is not among those handed back.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,17 @@ class Casualty:
     attempt: int
     is_lost: bool = False
     is_dead_letter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ended."""
+
+    slot: str
+    how: str
+    """Its exit code or signal, or why the supervisor ended it, for people."""
+    is_timeout: bool = False
+    """It was ended because it was in one task for too long."""
 
 
 class Watcher(Protocol):
@@ -145,7 +170,7 @@ class TaskQueue(Protocol):
     def started(self, slot: int) -> None:
         """Take note that the process has its end, or will never be."""
 
-    def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
+    def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         """See to what the dead process of a slot held; return the task that it was in, if it was in one."""
 
     def retire(self, slot: int) -> None:
@@ -165,6 +190,9 @@ class TaskQueue(Protocol):
 
     def notice_room(self) -> None:
         """Go on, now that there is room for results again."""
+
+    def is_writing(self) -> bool:
+        """Return whether something that a producer has sent is not accepted yet."""
 
     def is_empty(self) -> bool:
         """Return whether nothing lies between the producers and the consumers' hands."""

@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 
 from conveyor.ledger import Row, Tally
 from conveyor.queues.codec import Chunk, Codec
-from conveyor.queues.seam import Casualty, Counts, Intake, Lease, Outlet, QueueEndedError
+from conveyor.queues.seam import Casualty, Counts, End, Failure, Intake, Lease, Outlet, QueueEndedError
 from conveyor.snapshot import QueueStatistics
 
 # A lease of these queues is always one task, and is never taken back.
@@ -71,7 +71,7 @@ class StdlibIntake:
         # `Pipeline.results` refuses these queues before a worker starts.
         raise NotImplementedError("these queues carry no results")
 
-    def report(self, lease: Lease, done: int, took_ns: int) -> None:
+    def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
         """Do nothing: a plain queue keeps no count."""
 
 
@@ -109,8 +109,11 @@ class StdlibTaskQueue(abc.ABC):
     def resume(self) -> None:
         raise NotImplementedError("these queues cannot be steered")
 
-    def bury(self, slot: int, row: Row, tally: Tally) -> Casualty | None:
+    def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None
+
+    def is_writing(self) -> bool:
+        return False
 
     def is_empty(self) -> bool:
         return self.queue.empty()

@@ -7,6 +7,7 @@ one behind. Payloads are not in them: these lie in shared memory (`arena.py`).
 from __future__ import annotations
 
 import enum
+import json
 import struct
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ class Kind(enum.IntEnum):
     LEASE = 5
     DONE = 6
     FORGET = 7
+    FAILED = 8
 
 
-_OFFER = struct.Struct("<BBIIQQQ?")
+_OFFER = struct.Struct("<BBIIQQq?")
 _CREDIT = struct.Struct("<BQI")
-_LEASE = struct.Struct("<BBQIIIIQQQQQ")
-_DONE = struct.Struct("<BQIQ")
+_LEASE = struct.Struct("<BBQIIIIQQqQQI")
+_DONE = struct.Struct("<BQI?Q")
 _FORGET = struct.Struct("<BI")
 
 READY = bytes([Kind.READY])
@@ -71,16 +73,28 @@ class Grant(NamedTuple):
     budget_ns: int
     settled: int
     """The results of all leases up to this number have been read."""
+    tries_left: int
+    """How often a task of it that raises is tried again."""
+
+
+class Failed(NamedTuple):
+    """How the task behind the first `done` of a lease raised. Its `Done` follows."""
+
+    error: str
+    reason: str
+    trace: str
 
 
 class Done(NamedTuple):
     """A consumer has finished the first `done` tasks of a lease, and hands the others back.
 
-    Where results are wanted there is one for each task: its offset and size in the consumer's memory.
+    If one failed it is the next, and is not handed back. Where results are wanted there is one for each task: its
+    offset and size in the consumer's memory.
     """
 
     number: int
     done: int
+    has_failed: bool
     took_ns: int
     results: tuple[int, ...]
 
@@ -116,15 +130,26 @@ def read_grant(data: bytes) -> Grant:
 
 
 def done(message: Done) -> bytes:
-    head = _DONE.pack(Kind.DONE, message.number, message.done, message.took_ns)
+    head = _DONE.pack(Kind.DONE, message.number, message.done, message.has_failed, message.took_ns)
     return head + struct.pack(f"<{len(message.results)}Q", *message.results) if message.results else head
 
 
 def read_done(data: bytes) -> Done:
-    _, number, done, took_ns = _DONE.unpack_from(data)
-    if len(data) == _DONE.size:
-        return Done(number, done, took_ns, ())
-    return Done(number, done, took_ns, struct.unpack_from(f"<{(len(data) - _DONE.size) // 8}Q", data, _DONE.size))
+    _, number, done, has_failed, took_ns = _DONE.unpack_from(data)
+    places: tuple[int, ...] = ()
+    if len(data) > _DONE.size:
+        places = struct.unpack_from(f"<{(len(data) - _DONE.size) // 8}Q", data, _DONE.size)
+    return Done(number, done, has_failed, took_ns, places)
+
+
+def failed(message: Failed) -> bytes:
+    # Without escapes for what is not ASCII: so it fits into a message, each part of it being cut; two parts always do.
+    data = bytes([Kind.FAILED]) + json.dumps(message, ensure_ascii=False).encode(errors="backslashreplace")
+    return data if len(data) <= MAX_BYTES else failed(message._replace(trace=""))
+
+
+def read_failed(data: bytes) -> Failed:
+    return Failed._make(json.loads(data[1:]))
 
 
 def forget(arena: int) -> bytes:

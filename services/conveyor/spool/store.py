@@ -1,0 +1,297 @@
+"""The tasks of a spool, in SQLite (WAL mode): chunks until all of them is over, how far each has come, dead letters.
+
+Called in the supervisor's loop alone. All changes of one turn of the loop are one transaction, so the store never
+holds half of what belongs together. What it cannot write raises `StoreError`, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from conveyor.queues.codec import Codec
+from conveyor.queues.letters import Cause, DeadLetter
+from conveyor.spool.recovery import Progress
+
+VERSION = 1
+APPLICATION_ID = 0x436F6E76  # "Conv": tells our files from other people's
+# The write-ahead log is written back when it has so many pages of 4 KiB. Arbitrary: a few are too often, and what is
+# read at a start grows with it.
+CHECKPOINT_PAGES = 8192
+MAX_CHECKED_BYTES = 256 << 20  # at the start, in about a second; damage in a larger one is found where it is read
+
+_SCHEMA = """
+CREATE TABLE chunks (key INTEGER PRIMARY KEY, codec INTEGER, tasks INTEGER, put_at REAL, account INTEGER, payload BLOB);
+CREATE TABLE progress (key INTEGER PRIMARY KEY, done TEXT, attempts TEXT, failures TEXT);
+CREATE TABLE slots (name TEXT PRIMARY KEY, role TEXT, row INTEGER, put INTEGER, is_finished INTEGER, settled INTEGER,
+    words BLOB);
+CREATE TABLE letters (number INTEGER PRIMARY KEY, cause TEXT, task TEXT, error TEXT, reason TEXT,
+    trace TEXT, attempts INTEGER, worker TEXT, put_at REAL, given_up_at REAL, codec INTEGER, payload BLOB);
+CREATE TABLE run (key INTEGER PRIMARY KEY, value TEXT);
+"""
+_LETTER = ", ".join(f.name for f in fields(DeadLetter) if f.name not in ("number", "payload"))
+
+
+class StoreError(Exception):
+    """The store cannot be read or written; the text says why."""
+
+
+class ChunkRow(NamedTuple):
+    """A chunk as it is stored. `put_at` is Unix time; `account` is whose credit it counts against, in this run."""
+
+    key: int
+    codec: int
+    tasks: int
+    put_at: float
+    account: int
+    payload: bytes | memoryview
+
+
+class SlotRow(NamedTuple):
+    """A slot as it is stored. `words` are those of its row in the ledger at the last start."""
+
+    name: str
+    role: str
+    row: int
+    put: int
+    is_finished: bool
+    settled: int
+    """All leases up to this number are in the store."""
+    words: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What is noted of the run as a whole; counts in tasks."""
+
+    name: str | None = None
+    """The pipeline's."""
+    epoch: int = 0
+    """How often it was started."""
+    added: int = 0
+    """Tasks beyond those that were put: dead letters tried again, and what a power cut made undone."""
+    dead_lettered: int = 0
+    redeliveries: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is to be written in one transaction."""
+
+    chunks: list[ChunkRow] = field(default_factory=list)
+    puts: dict[int, int] = field(default_factory=dict)
+    """By the row of a producer, the tasks that it has put in all."""
+    finished: set[int] = field(default_factory=set)
+    """The rows of producers whose work is over."""
+    progress: dict[int, Progress] = field(default_factory=dict)
+    over: list[int] = field(default_factory=list)
+    """The keys of chunks of which nothing is left."""
+    settled: dict[int, int] = field(default_factory=dict)
+    slots: list[SlotRow] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+    """The numbers of letters."""
+    run: RunRow | None = None
+
+
+class Store:
+    """One database. `sync` is "normal" or "full"."""
+
+    def __init__(self, path: Path, sync: str) -> None:
+        """Open it, or make it. Raises `StoreError`."""
+        self.path = path
+        self.commits = 0
+        self.commit_seconds = 0.0
+        with _told():
+            # The loop's thread opens it and uses it; the last one to let go of it may be another.
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.0)
+            try:
+                self._set_up(sync)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _set_up(self, sync: str) -> None:
+        db = self._db
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and application != APPLICATION_ID:
+            raise StoreError("it is a database of another program")
+        if version > VERSION:
+            raise StoreError(f"it was written by a newer version (format {version}, this one knows {VERSION})")
+        if not tables:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # The folder's lock keeps others out, so SQLite need not: it saves the locks of each transaction.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {sync.upper()}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        if not tables:
+            db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+            )
+        elif self.path.stat().st_size < MAX_CHECKED_BYTES and _found(db.execute("PRAGMA quick_check(1)")) != "ok":
+            raise StoreError("it is damaged")
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def write(self, changes: Changes) -> None:
+        """Make the changes, all of them or none. Raises `StoreError`."""
+        began = time.perf_counter()
+        with self.transaction() as db:
+            if changes.slots:
+                self.write_slots(changes.slots)
+            if changes.chunks:
+                db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)", changes.chunks)
+            for row, put in changes.puts.items():
+                db.execute("UPDATE slots SET put = ? WHERE row = ?", (put, row))
+            for row in changes.finished:
+                db.execute("UPDATE slots SET is_finished = 1 WHERE row = ?", (row,))
+            if changes.progress:
+                self.write_progress(changes.progress)
+            if changes.over:
+                gone = [(key,) for key in changes.over]
+                db.executemany("DELETE FROM chunks WHERE key = ?", gone)
+                db.executemany("DELETE FROM progress WHERE key = ?", gone)
+            for row, number in changes.settled.items():
+                db.execute("UPDATE slots SET settled = ? WHERE row = ?", (number, row))
+            for letter in changes.letters:
+                self.write_letter(letter)
+            db.executemany("DELETE FROM letters WHERE number = ?", [(number,) for number in changes.forgotten])
+            if changes.run is not None:
+                self.write_run(changes.run)
+        self.commits += 1
+        self.commit_seconds += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Have what is written inside be written whole or not at all. Raises `StoreError`."""
+        with _told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # on some errors SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def write_progress(self, progress: Mapping[int, Progress]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?)",
+            [(key, *map(json.dumps, (p.done, p.attempts, p.failures))) for key, p in progress.items()],
+        )
+
+    def write_letter(self, letter: DeadLetter) -> None:
+        names = (*_LETTER.split(", "), "payload")
+        values = [letter.number or None, *(getattr(letter, name) for name in names)]
+        # What UTF-8 cannot hold, as part of a task's repr perhaps, is escaped.
+        values = [v.encode(errors="backslashreplace").decode() if type(v) is str else v for v in values]
+        marks = ", ".join("?" * len(values))
+        self._db.execute(f"INSERT INTO letters (number, {_LETTER}, payload) VALUES ({marks})", values)
+
+    def write_run(self, run: RunRow) -> None:
+        self._db.execute("INSERT OR REPLACE INTO run VALUES (1, ?)", (json.dumps(asdict(run)),))
+
+    def write_slots(self, slots: Sequence[SlotRow]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?, ?, ?, ?)", slots)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def run(self) -> RunRow:
+        with _told():
+            row = self._db.execute("SELECT value FROM run").fetchone()
+        return RunRow(**json.loads(row[0])) if row else RunRow()
+
+    def slots(self) -> list[SlotRow]:
+        with _told():
+            return [SlotRow(*row)._replace(is_finished=bool(row[4])) for row in self._db.execute("SELECT * FROM slots")]
+
+    def last_key(self) -> int:
+        """Return the greatest key of a chunk; 0 if there is none."""
+        with _told():
+            return int(_found(self._db.execute("SELECT max(key) FROM chunks")) or 0)
+
+    def tasks(self) -> int:
+        """Return the tasks of all chunks, those that are over included."""
+        with _told():
+            return int(_found(self._db.execute("SELECT sum(tasks) FROM chunks")) or 0)
+
+    def progress(self, keys: Sequence[int] | None = None) -> dict[int, Progress]:
+        """Return how far these chunks have come, or all, those left out of which nothing is over."""
+        where = "" if keys is None else f" WHERE key IN ({', '.join(map(str, keys))})"
+        with _told():
+            return {
+                key: Progress([(first, last) for first, last in json.loads(done)], _places(attempts), _places(failures))
+                for key, done, attempts, failures in self._db.execute(f"SELECT * FROM progress{where}")
+            }
+
+    def tasks_of(self, keys: Sequence[int]) -> dict[int, int]:
+        """Return the number of tasks of those of these chunks that there are."""
+        found: dict[int, int] = {}
+        with _told():
+            for at in range(0, len(keys), 500):  # as many as one statement takes
+                some = ", ".join(map(str, keys[at : at + 500]))
+                found.update(self._db.execute(f"SELECT key, tasks FROM chunks WHERE key IN ({some})").fetchall())
+        return found
+
+    def load(self, after: int, most_chunks: int, most_bytes: int) -> list[ChunkRow]:
+        """Return the chunks with keys above `after`, in their order: so many, and after the first no more bytes."""
+        loaded, size = list[ChunkRow](), 0
+        with _told():
+            cursor = self._db.execute("SELECT * FROM chunks WHERE key > ? ORDER BY key LIMIT ?", (after, most_chunks))
+            for row in cursor:
+                chunk = ChunkRow(*row)
+                size += len(chunk.payload)
+                if loaded and size > most_bytes:
+                    break
+                loaded.append(chunk)
+        return loaded
+
+    def letters(self, after: int, most: int) -> list[DeadLetter]:
+        """Return so many dead letters, from the first with a number above `after`; without their payloads."""
+        query = f"SELECT {_LETTER}, x'', number FROM letters WHERE number > ? ORDER BY number LIMIT ?"
+        with _told():
+            return [_letter(row) for row in self._db.execute(query, (after, most))]
+
+    def letter(self, number: int) -> DeadLetter | None:
+        with _told():
+            query = f"SELECT {_LETTER}, payload, number FROM letters WHERE number = ?"
+            row = self._db.execute(query, (number,)).fetchone()
+        return _letter(row) if row else None
+
+    def letter_numbers(self) -> list[int]:
+        with _told():
+            return [number for (number,) in self._db.execute("SELECT number FROM letters ORDER BY number")]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(str(error)) from error
+
+
+def _found(cursor: sqlite3.Cursor) -> Any:
+    return cursor.fetchone()[0]
+
+
+def _places(text: str) -> dict[int, int]:
+    return {int(place): number for place, number in json.loads(text).items()}
+
+
+def _letter(row: Sequence[Any]) -> DeadLetter:
+    found = dict(zip((*_LETTER.split(", "), "payload", "number"), row, strict=True))
+    return DeadLetter(**found | {"cause": Cause(found["cause"]), "codec": Codec(found["codec"])})
