@@ -56,7 +56,7 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     "restarts_in_1_hour": (Limit(1, "orange"), Limit(5, "red")),
     "retried_ratio": (Limit(0.2, "orange", "ConveyorTasksRetried", "warning"),),
     "scrape_seconds": (Limit(1, "red", "ConveyorScrapeSlow", "warning"),),
-    # A commit takes a millisecond or so; with --spool-sync full as long as the disk needs, 10 to 30 if it spins.
+    # A commit takes 0.1 ms or so; with --spool-sync full as long as the disk needs, 10 to 30 ms if it spins.
     "spool_commit_seconds": (Limit(0.1, "red", "ConveyorSpoolSlow", "warning"),),
     "unaccounted_tasks": (Limit(1, "red", "ConveyorTasksLeaked", "warning"),),
     "up_seconds": (Limit(60, "orange"), Limit(300, "green")),

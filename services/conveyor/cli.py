@@ -47,6 +47,12 @@ STEERING = {
     "long that takes; to interrupt the waiting changes nothing for the run. (A SIGTERM to the run drains too, within "
     "its --drain-timeout.)",
 }
+DEAD = {
+    "list": "show each in a line",
+    "show": "show one with its traceback",
+    "retry": "put some back into the queue, as new tasks",
+    "purge": "forget some",
+}
 INTERRUPTED = 130  # as shells call the end by SIGINT, where no run was there to drain
 
 
@@ -123,6 +129,7 @@ def _parser() -> Parser:
     status.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
     _add_top(commands)
     _add_steering(commands)
+    _add_dead(commands)
     commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
 
     bench = commands.add_parser(
@@ -154,6 +161,23 @@ def _add_top(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     top.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
     top.add_argument("--interval", metavar="S", default="1", help="seconds from one look to the next (1)")
+
+
+def _add_dead(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add what is done with tasks that were given up."""
+    meaning = "Tasks that were given up: list them, show why, try them again or forget them"
+    dead = commands.add_parser("dead", help=meaning[0].lower() + meaning[1:], description=meaning, allow_abbrev=False)
+    verbs = dead.add_subparsers(dest="verb", required=True, metavar="list|show|retry|purge")
+    for verb, about in DEAD.items():
+        command = verbs.add_parser(verb, help=about, description=about, allow_abbrev=False)
+        if verb == "show":
+            command.add_argument("numbers", metavar="NUMBER", nargs=1, help="as `list` shows it")
+        elif verb != "list":
+            command.add_argument("numbers", metavar="NUMBER", nargs="+", help="as `list` shows them, or `all`")
+        command.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+        command.add_argument("--spool", metavar="DIR", help="of a run that has ended, in its spool")
+        command.add_argument("--json", action="store_true", help="print letters as a JSON list")
+        command.set_defaults(numbers=[])
 
 
 def _add_steering(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -362,6 +386,27 @@ def _bench(given: argparse.Namespace) -> int:
     return command.run(command.options(**asked))
 
 
+def _dead(given: argparse.Namespace) -> int:
+    from conveyor import control, deadletters
+
+    words = given.numbers
+    if given.spool is not None:
+        if given.pid is not None:
+            raise ConfigurationError("dead: give --pid for a run that goes on, or --spool for one that has ended")
+        told = deadletters.of_spool(Path(given.spool), given.verb, words)
+    else:
+        told = control.dead(given.verb, words, given.pid)
+    if isinstance(told, str):
+        print(told)
+    elif given.json:
+        print(json.dumps(list(told), indent=2))
+    else:
+        show = deadletters.page_of if given.verb == "show" else deadletters.line_of
+        for letter in told:
+            print(show(letter))
+    return 0
+
+
 COMMANDS = {
     "run": _run,
     "status": _status,
@@ -370,6 +415,7 @@ COMMANDS = {
     "pause": _steer,
     "resume": _steer,
     "drain": _drain,
+    "dead": _dead,
     "workloads": _workloads,
     "bench": _bench,
 }

@@ -20,9 +20,10 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conveyor import sockets, steering
 from conveyor.errors import ConfigurationError, ControlError
@@ -38,6 +39,7 @@ MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
 FAREWELL = "farewell"
 FAREWELL_SECONDS = 0.2  # for one that does not read its farewell; it is waited for if the farewell is over 200 KB
+MAX_NUMBERS = 50  # of dead letters in one request
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
 
@@ -250,6 +252,29 @@ def _understood(answer: dict[str, object]) -> RunStatistics:
 def steer(request: str, pid: int | None) -> str:
     """Have this user's run, or the one with this pid, do something; return what it did. Raises what `ask` raises."""
     return str(ask(request, pid).get(steering.DID, ""))
+
+
+def dead(verb: str, words: Sequence[str], pid: int | None) -> Iterator[dict[str, Any]] | str:
+    """Have a run list its dead letters, or show, retry or purge some; return them, or what was done."""
+    if verb == "list":
+        return _listed(pid)
+    did = []
+    for at in range(0, len(words), MAX_NUMBERS):
+        answer = ask(" ".join(("dead", verb, *words[at : at + MAX_NUMBERS])), pid)
+        if verb == "show":
+            return iter(answer[steering.LETTERS])  # type: ignore[call-overload, no-any-return]
+        did.append(str(answer[steering.DID]))
+    return "\n".join(did)
+
+
+def _listed(pid: int | None) -> Iterator[dict[str, Any]]:
+    after = 0
+    while True:
+        letters: Any = ask(f"dead list {after}", pid)[steering.LETTERS]
+        if not letters:
+            return
+        yield from letters
+        after = letters[-1]["number"]
 
 
 def drain(pid: int | None) -> tuple[str, int]:

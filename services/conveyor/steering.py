@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from conveyor import settings
+from conveyor import deadletters, settings
 from conveyor.errors import ConfigurationError, ConveyorError
 from conveyor.scaling import Bounds
 from conveyor.supervisor import Supervisor
 
 Answer = dict[str, object]
 
+LETTERS = "letters"
+PAGE = 20  # dead letters in one answer: their traces are long, and the loop waits meanwhile
 DID = "did"
 """Where an answer says, for people, what was done."""
 
@@ -68,6 +70,24 @@ def _drain(supervisor: Supervisor, words: Sequence[str]) -> Answer:
     return {DID: supervisor.drain()}
 
 
+def _dead(supervisor: Supervisor, words: Sequence[str]) -> Answer:
+    """`dead list AFTER`, `dead show N`, `dead retry N ...` and `dead purge N ...`; numbers may be `all`."""
+    verb, *others = words or [""]
+    letters = supervisor.dead_letters
+    match verb:
+        case "list":
+            (after,) = deadletters.numbers_of(others[:1] or ["0"], [])
+            return {LETTERS: [deadletters.as_plain(letter) for letter in letters.list(after, PAGE)]}
+        case "show":
+            (number,) = deadletters.numbers_of(others[:1], [])
+            return {LETTERS: [deadletters.as_plain(deadletters.found(letters, number))]}
+        case "retry":
+            return {DID: f"{supervisor.revive(deadletters.numbers_of(others, letters.numbers()))} tried again"}
+        case "purge":
+            return {DID: f"{letters.remove(deadletters.numbers_of(others, letters.numbers()))} forgotten"}
+    raise ConfigurationError(f"dead: {verb!r} is not allowed; give list, show, retry or purge")
+
+
 def _expect_nothing(word: str, words: Sequence[str]) -> None:
     if words:
         raise ConfigurationError(f"{word}: {' '.join(words)!r} is not allowed; it takes nothing")
@@ -79,5 +99,6 @@ REQUESTS: Mapping[str, Callable[[Supervisor, Sequence[str]], Answer]] = {
     "pause": _pause,
     "resume": _resume,
     "drain": _drain,
+    "dead": _dead,
 }
 """Every request there is."""

@@ -17,7 +17,7 @@ import functools
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from conveyor import messages
@@ -28,6 +28,7 @@ from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.processes import Starter
+from conveyor.queues.letters import DeadLetters
 from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from conveyor.roster import Roster
@@ -169,6 +170,39 @@ class Supervisor:
             self._drain()
             return f"draining: {self.statistics().queue.unfinished} tasks unfinished"
         return f"{self._phase}, as before: {self.statistics().queue.unfinished} tasks unfinished"
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Where tasks are kept that were given up. Raises `ConfigurationError` where none are."""
+        letters = self._plan.queue.letters
+        if letters is None:
+            raise ConfigurationError(
+                f"dead: the queue {self._plan.queue.kind!r} keeps no dead letters; only 'leased' does"
+            )
+        return letters
+
+    def revive(self, numbers: Sequence[int]) -> int:
+        """Have dead letters done once more, as new tasks; return how many of these there were.
+
+        Raises `ControlError` if one cannot be, or the run is about to end.
+        """
+        if self._phase is Phase.STOPPING:
+            raise ControlError("the run is about to end: nothing can be tried again in it")
+        revived = 0
+        for number in numbers:
+            letter = self.dead_letters.find(number)
+            if letter is None:
+                continue
+            if not letter.payload:
+                raise ControlError(f"dead letter {number} cannot be tried again: its task could not be kept")
+            try:
+                self._plan.queue.revive(letter)
+            except OSError as error:
+                raise ControlError(f"dead letter {number} cannot be tried again: {error.strerror}") from error
+            revived += 1
+        if revived:
+            log.info("dead letters are tried again", extra=fields(number=revived))
+        return revived
 
     def _check_steerable(self, done: str) -> None:
         queue = self._plan.queue

@@ -23,13 +23,9 @@ from support.waiting import wait_for
 pytestmark = pytest.mark.timeout(600)
 
 SCRAPE_SECONDS = 5.0
-NO_SPOOL = "the stack keeps its queue in memory, and the panel says so"
 # Panels that may be empty in a healthy stack, by their title, with the reason.
 MAY_BE_EMPTY = {
     "Alerts": "an empty list is the good news; one killed diner alone raises nothing for six minutes",
-    "Spool size": NO_SPOOL,
-    "Spool commit time": NO_SPOOL,
-    "Spool commits": NO_SPOOL,
 }
 
 # Run inside the container: stop a consumer, and kill it only if that caught it in a task; an idle one would take

@@ -128,6 +128,8 @@ def why_not_ready(run: RunStatistics) -> str | None:
         return f"the run is {run.phase}"
     if run.trouble is not None:
         return run.trouble
+    if run.queue.spool is not None and run.queue.spool.trouble is not None:
+        return f"the spool cannot be written, so producers wait: {run.queue.spool.trouble}"
     for role in Role:
         live = [slot for slot in run.slots if slot.role is role and slot.up]
         if run.desired.get(role, 0) and all(slot.state is WorkerState.STARTING for slot in live):

@@ -13,7 +13,7 @@ import errno
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from conveyor.ledger import CLOSED_LEASES
@@ -21,14 +21,14 @@ from conveyor.logs import fields
 from conveyor.queues.arena import Arena
 from conveyor.queues.codec import Codec
 from conveyor.queues.leases import OWN_ARENA, Lease, Span, StoredChunk
-from conveyor.queues.letters import DeadLetter
+from conveyor.queues.letters import Counted, DeadLetter
 from conveyor.queues.seam import Watcher
 from conveyor.snapshot import Role, SpoolStatistics
 from conveyor.spool.folder import Spool
 from conveyor.spool.leasebook import Entry
 from conveyor.spool.recovery import Progress, Ranges, merged
 from conveyor.spool.settling import Restored
-from conveyor.spool.store import Changes, ChunkRow, SlotRow, StoreError
+from conveyor.spool.store import Changes, ChunkRow, RunRow, SlotRow, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ class Backlog:
         self.tasks_on_disk = restored.unfinished
         """Tasks that are on disk alone."""
         self._trouble: str | None = None
+        self.letters = LettersInSpool(self)
 
     # -- into the spool ------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class Backlog:
         try:
             self.store.write(Changes(slots=[SlotRow(name, role.value, row, 0, False, 0, b"")]))
         except StoreError as error:
-            raise OSError(errno.EIO, f"the spool cannot be written: {error}") from error
+            raise _unwritable(error) from error
         self._enrolled.add(row)
 
     def offer(self, chunk: StoredChunk, row: int, payload: memoryview) -> None:
@@ -266,10 +267,31 @@ class Backlog:
         self.changes.finished.add(row)
         self._write_soon()
 
-    def count(self, *, dead_lettered: int, redeliveries: Mapping[str, int]) -> None:
+    def count(self, counted: Counted) -> None:
         """Take note of what is counted of the queue as a whole."""
-        self.changes.run = self._run = replace(self._run, dead_lettered=dead_lettered, redeliveries=dict(redeliveries))
+        self.changes.run = self._run = self._with(counted)
         self._write_soon()
+
+    def _with(self, counted: Counted) -> RunRow:
+        redeliveries = {reason.value: number for reason, number in counted.redeliveries.items()}
+        return replace(self._run, added=counted.added, dead_lettered=counted.dead_lettered, redeliveries=redeliveries)
+
+    def adopt(self, chunk: StoredChunk, letter: DeadLetter, counted: Counted) -> None:
+        """Write a dead letter as a task anew; it is in memory already. Raises `OSError` if that cannot be."""
+        self.flush()
+        if self.changes.letters:  # it could not be written
+            raise OSError(errno.EIO, f"the spool cannot be written: {self._trouble}")
+        chunk.key = self._key + 1
+        run = self._with(counted)
+        row = ChunkRow(chunk.key, chunk.codec, 1, time.time(), chunk.account, letter.payload)
+        try:
+            self.store.write(Changes(chunks=[row], forgotten=[letter.number], run=run))
+        except StoreError as error:
+            raise _unwritable(error) from error
+        self._key, self._run = chunk.key, run
+        self.letters.forget(letter.number)
+        self._chunks += 1
+        self._bytes += chunk.size
 
     def _write_soon(self) -> None:
         if not self._has_timer:
@@ -298,6 +320,10 @@ class Backlog:
         )
 
 
+def _unwritable(error: StoreError) -> OSError:
+    return OSError(errno.EIO, f"the spool cannot be written: {error}")
+
+
 class LettersInSpool:
     """Keeps dead letters in the store, each written with what says that its task is over."""
 
@@ -323,6 +349,13 @@ class LettersInSpool:
     def find(self, number: int) -> DeadLetter | None:
         self._backlog.flush()
         return self._backlog.store.letter(number)
+
+    def numbers(self) -> Sequence[int]:
+        return tuple(self._numbers)
+
+    def forget(self, number: int) -> None:
+        """Do not count one any more that was removed from the store."""
+        self._numbers.remove(number)
 
     def remove(self, numbers: Sequence[int]) -> int:
         gone = set(numbers) & set(self._numbers)

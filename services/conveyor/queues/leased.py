@@ -27,7 +27,7 @@ from conveyor.queues.credit import Credit
 from conveyor.queues.effigy import likeness
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet, pair
 from conveyor.queues.leases import OWN_ARENA, Failed, Lease, Leases, Returned, Span, StoredChunk, Suspect
-from conveyor.queues.letters import Cause, DeadLetter, DeadLetters, LettersInMemory
+from conveyor.queues.letters import Cause, Counted, DeadLetter, DeadLetters, LettersInMemory
 from conveyor.queues.pace import LEASE_NS, Pace
 from conveyor.queues.relief import Relief
 from conveyor.queues.seam import Casualty, Counts, End, Intake, Outlet
@@ -102,14 +102,14 @@ class LeasedTaskQueue:
         """The memory in which a consumer keeps its results."""
         self._settled: dict[int, int] = {}
         self._name = setup.name
-        self._letters: DeadLetters = LettersInMemory()
+        self.letters: DeadLetters = LettersInMemory()
         self._backlog: Backlog | None = None
         if setup.spool is not None and restored is not None:
             # Imported only where it is used: SQLite takes as long to import as the rest of a worker.
-            from conveyor.queues.backlog import Backlog, LettersInSpool
+            from conveyor.queues.backlog import Backlog
 
             self._backlog = Backlog(setup.spool, restored, self._own, setup.loop, self._pump_soon)
-            self._letters = LettersInSpool(self._backlog)
+            self.letters = self._backlog.letters
         self._told: dict[int, wire.Failed] = {}
         """How a task raised, of which a consumer is about to report."""
         self._alarm_ns = NEVER
@@ -185,6 +185,7 @@ class LeasedTaskQueue:
         if self._backlog is not None:
             if back.suspect is not None:
                 self._backlog.touch(back.suspect.span.chunk)
+                self._backlog.count(self._counts())
             self._backlog.settle(slot, self._leases.last_number(slot))
         return casualty
 
@@ -339,10 +340,12 @@ class LeasedTaskQueue:
             self._backlog.touch(failed.span.chunk)
         if not failed.is_final:
             self._redeliveries[RedeliveryReason.ERROR] += 1
+            if self._backlog is not None:
+                self._backlog.count(self._counts())
         elif self._results is None:  # else whoever reads the results has it
             told = told or UNTOLD
             letter = self._letter(failed.span, Cause.ERROR, worker)
-            self._letters.add(replace(letter, error=told.error, reason=told.reason, trace=told.trace))
+            self.letters.add(replace(letter, error=told.error, reason=told.reason, trace=told.trace))
 
     def _wait_again(self, spans: Iterable[Span]) -> None:
         """Count tasks that came back as waiting, and give them out."""
@@ -450,8 +453,11 @@ class LeasedTaskQueue:
         if suspect.is_dead_letter and self._results is not None:
             self._results.add_dead_letter(casualty)
         elif suspect.is_dead_letter:
-            self._letters.add(replace(letter, error=end.how))
+            self.letters.add(replace(letter, error=end.how))
         return casualty
+
+    def _counts(self) -> Counted:
+        return Counted(self._added, self._dead_lettered, dict(self._redeliveries))
 
     def _letter(self, span: Span, cause: Cause, worker: str) -> DeadLetter:
         """Return a letter on one task, of which nobody has yet said what it died of."""
@@ -483,6 +489,27 @@ class LeasedTaskQueue:
         self._is_paused = False
         self._pump_soon()
 
+    def revive(self, letter: DeadLetter) -> None:
+        offset = self._own.write([letter.payload], len(letter.payload))
+        assert offset is not None
+        chunk = StoredChunk(OWN_ARENA, 0, letter.codec, 1, offset, len(letter.payload), time.monotonic_ns(), 1)
+        self._added += 1
+        self._redeliveries[RedeliveryReason.REQUEST] += 1
+        try:
+            if self._backlog is None:
+                self.letters.remove([letter.number])
+            else:
+                self._backlog.adopt(chunk, letter, self._counts())
+        except OSError:
+            self._added -= 1
+            self._redeliveries[RedeliveryReason.REQUEST] -= 1
+            self._own.free(offset, chunk.size)
+            raise
+        self._unsettled += 1
+        self._credit.leased(chunk.account, -1)
+        self._leases.accept(chunk)
+        self._pump_soon()
+
     def is_writing(self) -> bool:
         return self._backlog is not None and self._backlog.is_writing
 
@@ -502,7 +529,7 @@ class LeasedTaskQueue:
             dead_lettered=self._dead_lettered,
             redeliveries=dict(self._redeliveries),
             delayed=self._leases.delayed_tasks,
-            dead_letters=len(self._letters),
+            dead_letters=len(self.letters),
             oldest_waiting_seconds=_seconds_since(self._leases.oldest_ns),
             is_paused=self._is_paused,
             spool=self._backlog.statistics() if self._backlog is not None else None,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from conveyor.queues.codec import Codec
+from conveyor.snapshot import RedeliveryReason
 
 # In memory; the oldest make room. Arbitrary: more than a person reads, little beside what a queue may hold.
 MAX_LETTERS = 1000
@@ -51,6 +52,16 @@ class DeadLetter:
     """By which it is asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a queue counts of itself, in tasks, and a spool keeps with the letters."""
+
+    added: int
+    """Tasks beyond those that producers have put: letters that are tried again."""
+    dead_lettered: int
+    redeliveries: Mapping[RedeliveryReason, int]
+
+
 class DeadLetters(Protocol):
     """Where they are kept."""
 
@@ -62,6 +73,9 @@ class DeadLetters(Protocol):
 
     def find(self, number: int) -> DeadLetter | None:
         """Return one, whole."""
+
+    def numbers(self) -> Sequence[int]:
+        """Return the numbers of all of them."""
 
     def remove(self, numbers: Sequence[int]) -> int:
         """Forget these; return how many there were."""
@@ -94,6 +108,9 @@ class LettersInMemory:
 
     def find(self, number: int) -> DeadLetter | None:
         return self._letters.get(number)
+
+    def numbers(self) -> Sequence[int]:
+        return tuple(self._letters)
 
     def remove(self, numbers: Sequence[int]) -> int:
         gone = [self._letters.pop(number) for number in numbers if number in self._letters]

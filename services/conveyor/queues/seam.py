@@ -13,6 +13,7 @@ from typing import Protocol
 
 from conveyor.ledger import Row, Tally
 from conveyor.queues.codec import Chunk, Codec
+from conveyor.queues.letters import DeadLetter, DeadLetters
 from conveyor.snapshot import QueueStatistics
 
 Action = Callable[[], None]
@@ -161,6 +162,10 @@ class TaskQueue(Protocol):
     can_be_steered: bool
     """Whether it can pause, and its consumers can come and go while it runs."""
 
+    @property
+    def letters(self) -> DeadLetters | None:
+        """Where tasks are kept that were given up; None where none are."""
+
     def outlet(self, slot: int) -> Outlet:
         """Return a producer's end for the process that is about to fill the slot."""
 
@@ -190,6 +195,9 @@ class TaskQueue(Protocol):
 
     def notice_room(self) -> None:
         """Go on, now that there is room for results again."""
+
+    def revive(self, letter: DeadLetter) -> None:
+        """Have a task that was given up done once more, as a new one. Raises `OSError` if it cannot be written."""
 
     def is_writing(self) -> bool:
         """Return whether something that a producer has sent is not accepted yet."""

@@ -16,6 +16,7 @@ from multiprocessing.queues import Queue
 
 from conveyor.ledger import Row, Tally
 from conveyor.queues.codec import Chunk, Codec
+from conveyor.queues.letters import DeadLetter, DeadLetters
 from conveyor.queues.seam import Casualty, Counts, End, Failure, Intake, Lease, Outlet, QueueEndedError
 from conveyor.snapshot import QueueStatistics
 
@@ -80,6 +81,7 @@ class StdlibTaskQueue(abc.ABC):
 
     kind: str
     can_break = True
+    letters: DeadLetters | None = None
     can_be_steered = False
 
     def __init__(self, queue: Queue[Message], capacity: int) -> None:
@@ -111,6 +113,9 @@ class StdlibTaskQueue(abc.ABC):
 
     def bury(self, slot: int, row: Row, tally: Tally, end: End) -> Casualty | None:
         return Casualty(task="", attempt=1, is_lost=True) if tally.in_progress else None
+
+    def revive(self, letter: DeadLetter) -> None:
+        raise NotImplementedError("these queues keep no dead letters")
 
     def is_writing(self) -> bool:
         return False

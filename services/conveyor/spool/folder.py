@@ -23,6 +23,7 @@ from conveyor.spool.store import Store, StoreError
 
 # Held back so that what is done can still be noted when the disk is full. A few transactions take less.
 RESERVE_BYTES = 1 << 20
+TASKS = "tasks.db"
 
 
 class Spool:
@@ -36,8 +37,8 @@ class Spool:
         with self._complaining():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock()
-            self._opened("tasks.db", os.O_CREAT)  # so that nobody else may read it; SQLite would let them
-            self._store = Store(folder / "tasks.db", sync)
+            self._opened(TASKS, os.O_CREAT)  # so that nobody else may read it; SQLite would let them
+            self._store = Store(folder / TASKS, sync)
 
     @property
     def store(self) -> Store:

@@ -120,6 +120,7 @@ def kitchen(
                 wave_seconds=wave,
                 name=words.cook.format(number),
                 may_restart=rounds == 0,
+                resume="position",
             )
             for number in range(1, cooks + 1)
         ],
@@ -137,10 +138,18 @@ def _check(name: str, value: float, least: float, most: float) -> None:
 
 
 def cook(
-    name: str, food: str, made: str, *, dishes: int, rounds: int, speed: float, wave_seconds: float
+    name: str,
+    food: str,
+    made: str,
+    *,
+    dishes: int,
+    rounds: int,
+    speed: float,
+    wave_seconds: float,
+    position: int = 0,
 ) -> Iterator[str]:
-    """Make dish after dish, each in its time."""
-    total = itertools.count(1) if rounds == 0 else range(1, dishes * rounds + 1)
+    """Make dish after dish, each in its time, after those that were made before."""
+    total = itertools.count(position + 1) if rounds == 0 else range(position + 1, dishes * rounds + 1)
     for number in total:
         time.sleep(random.uniform(*COOKING_SECONDS) / speed / _pace(wave_seconds))
         yield made.format(cook=name, food=food, number=number)

@@ -1,0 +1,110 @@
+"""`conveyor dead`: tasks that were given up, listed, shown, tried again or forgotten.
+
+Of a run that goes on they are asked for over its control socket; those in the spool of a run that has ended are read
+and changed there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conveyor.errors import ConfigurationError, ControlError
+from conveyor.queues.letters import Cause, DeadLetter, DeadLetters
+
+ALL = "all"
+MAX_SHOWN = 120  # characters of a line
+
+
+def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
+    """Return the numbers of letters that somebody has named. Raises `ConfigurationError`."""
+    if list(words) == [ALL]:
+        return list(every)
+    if not words or not all(word.isascii() and word.isdecimal() for word in words):
+        raise ConfigurationError(
+            f"dead: {' '.join(words)!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
+        )
+    return [int(word) for word in words]
+
+
+def found(letters: DeadLetters, number: int) -> DeadLetter:
+    """Return a letter. Raises `ControlError` if there is none of that number."""
+    letter = letters.find(number)
+    if letter is None:
+        raise ControlError(f"there is no dead letter {number}; `conveyor dead list` shows those that there are")
+    return letter
+
+
+def as_plain(letter: DeadLetter) -> dict[str, object]:
+    """Return a letter for JSON: all but the task itself, which is bytes."""
+    plain = dataclasses.asdict(letter)
+    del plain["payload"], plain["codec"]
+    return plain
+
+
+# -- in a spool at rest ------------------------------------------------------------------------------------
+
+
+def of_spool(folder: Path, verb: str, words: Sequence[str]) -> Iterator[dict[str, Any]] | str:
+    """Do in a spool that no run uses what `steering.py` does in a run; return letters, or what was done."""
+    from conveyor.spool.rest import RestingSpool  # SQLite takes long to import
+
+    with RestingSpool(folder) as spool:
+        match verb:
+            case "list":
+                return iter([as_plain(letter) for letter in spool.letters.list(0, len(spool.letters))])
+            case "show":
+                (number,) = numbers_of(words, [])
+                return iter([as_plain(found(spool.letters, number))])
+            case "retry":
+                revived = [spool.revive(number) for number in numbers_of(words, spool.letters.numbers())]
+                return f"{sum(revived)} tried again at the next start"
+            case _:
+                return f"{spool.letters.remove(numbers_of(words, spool.letters.numbers()))} forgotten"
+
+
+# -- for people --------------------------------------------------------------------------------------------
+
+
+def line_of(letter: Mapping[str, Any]) -> str:
+    """Return one letter in a line."""
+    times = "once" if letter["attempts"] == 1 else f"{letter['attempts']} times"
+    why = f"{letter['error']}: {letter['reason']}" if letter["reason"] else letter["error"]
+    what = f"{CAUSES[Cause(letter['cause'])]} {times}"
+    return f"{letter['number']:>6}  {_when(letter['given_up_at'])}  {what}  {_cut(why)}  {_cut(letter['task'])}"
+
+
+def page_of(letter: Mapping[str, Any]) -> str:
+    """Return all that is known of a letter."""
+    rows = {
+        "number": letter["number"],
+        "task": letter["task"],
+        "given up": _when(letter["given_up_at"]),
+        "put": _when(letter["put_at"]),
+        "cause": CAUSES[Cause(letter["cause"])],
+        "attempts": letter["attempts"],
+        "last worker": letter["worker"],
+        "error": letter["error"],
+        "reason": letter["reason"],
+    }
+    shown = "\n".join(f"{name:12} {value}" for name, value in rows.items() if value != "")
+    return f"{shown}\n\n{letter['trace']}".rstrip()
+
+
+CAUSES = {
+    Cause.ERROR: "raised",
+    Cause.DEATH: "killed its worker",
+    Cause.TIMEOUT: "took too long",
+}
+
+
+def _when(unix_time: float) -> str:
+    return datetime.datetime.fromtimestamp(unix_time).astimezone().isoformat(" ", "seconds")
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_SHOWN else f"{line[: MAX_SHOWN - 3]}..."
