@@ -18,6 +18,7 @@ The map of the package, from the top; a module imports only what stands below it
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works
     queues/  dropin/  bench/                   what carries; for others; how fast
+    spool/                                     what outlives everything
     ledger  snapshot  processes  descriptors   what is counted, and what it needs
     settings  logs  errors                     what everybody needs
 

@@ -208,9 +208,13 @@ class Backlog:
         self._bytes += chunk.size
         return True
 
-    def load(self) -> Iterator[tuple[StoredChunk, Ranges]]:
-        """Yield chunks that were on disk alone, with what of them is over, while there is room in memory."""
-        if not self.tasks_on_disk or self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2:
+    def load(self, *, is_urgent: bool) -> Iterator[tuple[StoredChunk, Ranges]]:
+        """Yield chunks that were on disk alone, with what of them is over, once half of the memory for them is free.
+
+        It is urgent where nothing waits in memory and a consumer has nothing to do: then it need not be half.
+        """
+        is_half_full = self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2
+        if not self.tasks_on_disk or (is_half_full and not is_urgent):
             return
         rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)
         progress = self.store.progress([row.key for row in rows])

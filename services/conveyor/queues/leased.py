@@ -272,10 +272,12 @@ class LeasedTaskQueue:
         """Have some of what is on disk alone in memory, if there is room."""
         if self._backlog is None:
             return
-        for chunk, done in self._backlog.load():
+        has_loaded = False
+        for chunk, done in self._backlog.load(is_urgent=self._leases.may_want):
             self._leases.accept(chunk, done)
-        if self._backlog.tasks_on_disk and self._leases.may_want:
-            self._pump_soon()  # so few, or so small, that consumers are through with them before anything happens
+            has_loaded = True
+        if has_loaded and self._backlog.tasks_on_disk:
+            self._loop.after(0.0, self._pump_soon)  # more of it in the next turn, if there is room
 
     def _on_consumer(self, slot: int, line: socket.socket) -> None:
         if not self._read_consumer(slot, line):
