@@ -342,16 +342,19 @@ class Row:
         """Forget the offer that a dead producer left in doubt; the supervisor has noted it."""
         self._words[_OFFERED] = self._words[_PUT]
 
-    def restore(self, words: bytes) -> None:
-        """Go on from the totals that `totals` returned of a row of an earlier run. For a row that was never used."""
-        for index, value in zip(_TOTALS, struct.unpack(f"{len(_TOTALS)}Q", words), strict=True):
-            self._words[index] = value
-        self._words[_OFFERED] = self._words[_PUT]
+    def restore(self, words: bytes, put: int) -> None:
+        """Go on from the totals that `totals` returned of a row of an earlier run, if any. For a row never used.
+
+        `put` is known better elsewhere: the totals are older, if what was counted since was lost by a power cut.
+        """
+        if words:
+            for index, value in zip(_TOTALS, struct.unpack(f"{len(_TOTALS)}Q", words), strict=True):
+                self._words[index] = value
+        self._words[_PUT] = self._words[_OFFERED] = put
         self._words[_LEASE_END] = self._passed() + self._words[_ABANDONED]
 
-    def totals(self, put: int) -> bytes:
-        """Return what outlives a run, of a row in which nobody is any more; `put` is known better elsewhere."""
-        self._words[_PUT] = put
+    def totals(self) -> bytes:
+        """Return what outlives a run, of a row in which nobody is any more."""
         return struct.pack(f"{len(_TOTALS)}Q", *(self._words[index] for index in _TOTALS))
 
     # -- read by anybody ----------------------------------------------------------------------------------
@@ -427,7 +430,9 @@ class Row:
 
 
 def processed_in(totals: bytes) -> int:
-    """Return the tasks that were finished, of the totals of a row."""
+    """Return the tasks that were finished, of the totals of a row; none if it has none yet."""
+    if not totals:
+        return 0
     words: tuple[int, ...] = struct.unpack(f"{len(_TOTALS)}Q", totals)
     return sum(words[_FAILED:_WAITS]) + words[_DONE]
 

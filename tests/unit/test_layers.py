@@ -68,6 +68,7 @@ LAYERS = [
     ["queues.sentinel", "queues.joinable", "queues.leased"],
     ["spool.rest", "queues.backlog"],
     ["queues.setup"],
+    ["spool.rest"],
     ["spool.folder"],
     ["spool.settling"],
     ["spool.store"],

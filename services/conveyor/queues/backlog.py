@@ -9,6 +9,7 @@ Called in the supervisor's loop, but for `statistics`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -16,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from conveyor.errors import RunBrokenError
 from conveyor.ledger import CLOSED_LEASES
 from conveyor.logs import fields
 from conveyor.queues.arena import Arena
 from conveyor.queues.codec import Codec
-from conveyor.queues.leases import OWN_ARENA, Lease, Span, StoredChunk
+from conveyor.queues.leases import AHEAD_TASKS, OWN_ARENA, Lease, Span, StoredChunk
 from conveyor.queues.letters import Counted, DeadLetter
 from conveyor.queues.seam import Watcher
 from conveyor.snapshot import Role, SpoolStatistics
@@ -39,6 +41,7 @@ LOAD_CHUNKS, LOAD_BYTES = 256, 4 << 20  # at a time: the loop must turn meanwhil
 WRITE_SECONDS = 0.1  # so late, at most, it is written what became of chunks
 # A lease's entry in the book is written over by that of the one so many later: what it came to is written before.
 MAX_UNWRITTEN_LEASES = CLOSED_LEASES // 2
+MAX_LEASES = CLOSED_LEASES - AHEAD_TASKS  # unwritten, of one slot; it may get as many more, of a task each, at a time
 RETRY_SECONDS = 0.5  # between attempts to write, while that is not possible
 MAX_LETTERS = 100_000  # the oldest make room; arbitrary, some 100 MB
 
@@ -82,6 +85,11 @@ class Backlog:
         self.tasks_on_disk = restored.unfinished
         """Tasks that are on disk alone."""
         self._trouble: str | None = None
+        self._is_to_try = False
+        """In trouble, it is time to see whether all can be written again."""
+        self._waits_to_try = False
+        self._ended: set[int] = set()
+        """The rows of producers whose work is over and whose last chunks may not be written."""
         self.letters = LettersInSpool(self)
 
     # -- into the spool ------------------------------------------------------------------------------------
@@ -99,7 +107,7 @@ class Backlog:
     @property
     def may_grant(self) -> bool:
         """Return whether a lease can be given whose outcome, and those before it, will not be forgotten."""
-        return all(number - self._written.get(slot, 0) < CLOSED_LEASES - 1 for slot, number in self._given.items())
+        return all(number - self._written.get(slot, 0) <= MAX_LEASES for slot, number in self._given.items())
 
     def enrol(self, row: int, name: str, role: Role) -> None:
         """Have the store know the slot, before anything is done in it. Raises `OSError` if it cannot be written."""
@@ -119,12 +127,18 @@ class Backlog:
 
     def write(self) -> list[Incoming]:
         """Write what there is to write, if it is time to; return the chunks that are accepted by that."""
-        if self._trouble is not None and not self._has_room_again():
-            self._write_what_was_done()
+        if self._trouble is not None and not self._may_try_again():
             return []
-        if not self._incoming:
-            self._write_what_was_done()
+        if not (self._write_incoming() if self._incoming else self._write_what_was_done()):
             return []
+        if self._trouble is not None:
+            self._trouble = None
+            log.warning("the spool has room again", extra=fields(folder=str(self._spool.folder)))
+        accepted, self._incoming = self._incoming, []
+        return accepted
+
+    def _write_incoming(self) -> bool:
+        """Write the chunks that were offered, with what became of others if it is time to; return whether that went."""
         is_due = self._is_due
         changes = self._take_changes() if is_due else Changes()
         self._add_incoming(changes)
@@ -137,11 +151,9 @@ class Backlog:
                 changes.chunks, changes.puts = [], {}
                 self.changes = changes
             self._fail(error)
-            return []
+            return False
         self._written.update(changes.settled)
-        self._trouble = None
-        accepted, self._incoming = self._incoming, []
-        return accepted
+        return True
 
     def _add_incoming(self, changes: Changes) -> None:
         now_ns, now = time.monotonic_ns(), time.time()
@@ -153,54 +165,82 @@ class Backlog:
             )
             changes.puts[incoming.row] = self._puts[incoming.row] = self._puts.get(incoming.row, 0) + chunk.count
 
-    def _write_what_was_done(self) -> None:
-        """Write what became of chunks, if it is time to; it is kept for the next time if that cannot be."""
+    def _write_what_was_done(self) -> bool:
+        """Write what became of chunks, if it is time to; return False if that cannot be, and keep it."""
         if not self._is_due:
-            return
+            return True
         changes = self._take_changes()
         try:
             self.store.write(changes)
         except StoreError as error:
             self.changes = changes
             self._fail(error)
-        else:
-            self._written.update(changes.settled)
+            return False
+        self._written.update(changes.settled)
+        return True
 
     @property
     def _is_due(self) -> bool:
+        if self._trouble is not None:
+            return self._is_late  # not at each turn
         return self._is_late or any(
             number - self._written.get(slot, 0) >= MAX_UNWRITTEN_LEASES for slot, number in self.changes.settled.items()
         )
 
     def _take_changes(self) -> Changes:
+        # A producer whose last chunks are not written is not through: the next start has to call it for them.
+        ended = self._ended - {incoming.row for incoming in self._incoming}
+        self._ended -= ended
+        self.changes.finished |= ended
         changes, self.changes = self.changes, Changes()
         self._is_late = False
         return changes
 
+    # -- while it cannot be written ------------------------------------------------------------------------
+
     def _fail(self, error: StoreError) -> None:
-        """Have producers wait until the spool can be written; what is done meanwhile goes into what is held back."""
+        """Have producers wait until the spool can be written; what is done meanwhile goes into what was held back."""
         is_news, self._trouble = self._trouble is None, str(error)
-        self._write_soon()
+        self._spool.use_reserve()
         if is_news:
             log.error("the spool cannot be written: producers wait", extra=fields(reason=self._trouble))
-            self._spool.use_reserve()
-            self._write_what_was_done()
-        self._loop.after(RETRY_SECONDS, self._write_again)
+            self._shrink()
+        self._write_soon()
+        self._try_later()
 
-    def _has_room_again(self) -> bool:
+    def _may_try_again(self) -> bool:
+        """Write what was done; return whether to try the rest as well: not often, and if there is some room."""
+        if not self._write_what_was_done() or not self._is_to_try:
+            return False
+        self._is_to_try = False
+        self._shrink()
         try:
             self._spool.reserve()
         except OSError:
-            self._loop.after(RETRY_SECONDS, self._write_again)
+            self._try_later()
             return False
-        log.warning("the spool has room again", extra=fields(folder=str(self._spool.folder)))
         return True
+
+    def _shrink(self) -> None:
+        """Have the files of the store take no more of the disk than they need, as far as that can be."""
+        with contextlib.suppress(StoreError):
+            self.store.shrink()
+
+    def _try_later(self) -> None:
+        if not self._waits_to_try:
+            self._waits_to_try = True
+            self._loop.after(RETRY_SECONDS, self._try_now)
+
+    def _try_now(self) -> None:
+        self._waits_to_try = False
+        self._is_to_try = True
+        self._write_again()
 
     # -- in memory, or on disk alone -----------------------------------------------------------------------
 
     def keep_in_memory(self, chunk: StoredChunk) -> bool:
         """Return whether a chunk that was just accepted stays in memory; else it is loaded when its time comes."""
-        if self.tasks_on_disk or self._chunks >= MAX_CHUNKS or self._bytes + chunk.size > MAX_BYTES:
+        if self.tasks_on_disk or self._incoming or self._chunks >= MAX_CHUNKS or self._bytes + chunk.size > MAX_BYTES:
             self.tasks_on_disk += chunk.count
             return False
         self._loaded_key = chunk.key
@@ -211,13 +251,19 @@ class Backlog:
     def load(self, *, is_urgent: bool) -> Iterator[tuple[StoredChunk, Ranges]]:
         """Yield chunks that were on disk alone, with what of them is over, once half of the memory for them is free.
 
-        It is urgent where nothing waits in memory and a consumer has nothing to do: then it need not be half.
+        It is urgent where nothing waits in memory and a consumer has nothing to do: then it need not be half. Raises
+        `RunBrokenError` if they cannot be read.
         """
         is_half_full = self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2
         if not self.tasks_on_disk or (is_half_full and not is_urgent):
             return
-        rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)
-        progress = self.store.progress([row.key for row in rows])
+        try:
+            rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)
+            progress = self.store.progress([row.key for row in rows])
+        except StoreError as error:
+            raise RunBrokenError(
+                f"the spool {self._spool.folder} cannot be read: {error}; what is left of the tasks is in it"
+            ) from error
         now_ns, now = time.monotonic_ns(), time.time()
         for row in rows:
             been = progress.get(row.key, Progress())
@@ -268,7 +314,7 @@ class Backlog:
 
     def finish_producer(self, row: int) -> None:
         """Take note that a producer has put all that it had to."""
-        self.changes.finished.add(row)
+        self._ended.add(row)
         self._write_soon()
 
     def count(self, counted: Counted) -> None:
@@ -280,10 +326,13 @@ class Backlog:
         redeliveries = {reason.value: number for reason, number in counted.redeliveries.items()}
         return replace(self._run, added=counted.added, dead_lettered=counted.dead_lettered, redeliveries=redeliveries)
 
-    def adopt(self, chunk: StoredChunk, letter: DeadLetter, counted: Counted) -> None:
-        """Write a dead letter as a task anew; it is in memory already. Raises `OSError` if that cannot be."""
+    def adopt(self, chunk: StoredChunk, letter: DeadLetter, counted: Counted) -> bool:
+        """Write a dead letter as a task anew; return whether it stays in memory, behind all that is there.
+
+        Raises `OSError` if it cannot be written.
+        """
         self.flush()
-        if self.changes.letters:  # it could not be written
+        if self._trouble is not None:
             raise OSError(errno.EIO, f"the spool cannot be written: {self._trouble}")
         chunk.key = self._key + 1
         run = self._with(counted)
@@ -294,8 +343,7 @@ class Backlog:
             raise _unwritable(error) from error
         self._key, self._run = chunk.key, run
         self.letters.forget(letter.number)
-        self._chunks += 1
-        self._bytes += chunk.size
+        return self.keep_in_memory(chunk)
 
     def _write_soon(self) -> None:
         if not self._has_timer:
@@ -344,7 +392,7 @@ class LettersInSpool:
         self._numbers.append(number)
         self._backlog.changes.letters.append(replace(letter, number=number))
         if len(self._numbers) > MAX_LETTERS:
-            self.remove(self._numbers[:1])
+            self._drop({self._numbers[0]})
 
     def list(self, after: int, most: int) -> Sequence[DeadLetter]:
         self._backlog.flush()
@@ -363,6 +411,10 @@ class LettersInSpool:
 
     def remove(self, numbers: Sequence[int]) -> int:
         gone = set(numbers) & set(self._numbers)
+        self._drop(gone)
+        self._backlog.flush()  # who is told that they are forgotten does not meet them again after a kill
+        return len(gone)
+
+    def _drop(self, gone: set[int]) -> None:
         self._numbers = [number for number in self._numbers if number not in gone]
         self._backlog.changes.forgotten.extend(gone)
-        return len(gone)

@@ -261,12 +261,11 @@ class LeasedTaskQueue:
             return
         for incoming in self._backlog.write():
             chunk = incoming.chunk
-            producer = self._producers[chunk.arena]
+            self._count_put(self._producers[chunk.arena], chunk)  # first: its producer may be gone but for this chunk
             if self._backlog.keep_in_memory(chunk):
                 self._leases.accept(chunk)
             else:
                 self._free(chunk)
-            self._count_put(producer, chunk)
 
     def _load(self) -> None:
         """Have some of what is on disk alone in memory, if there is room."""
@@ -497,11 +496,12 @@ class LeasedTaskQueue:
         chunk = StoredChunk(OWN_ARENA, 0, letter.codec, 1, offset, len(letter.payload), time.monotonic_ns(), 1)
         self._added += 1
         self._redeliveries[RedeliveryReason.REQUEST] += 1
+        is_in_memory = True
         try:
             if self._backlog is None:
                 self.letters.remove([letter.number])
             else:
-                self._backlog.adopt(chunk, letter, self._counts())
+                is_in_memory = self._backlog.adopt(chunk, letter, self._counts())
         except OSError:
             self._added -= 1
             self._redeliveries[RedeliveryReason.REQUEST] -= 1
@@ -509,7 +509,10 @@ class LeasedTaskQueue:
             raise
         self._unsettled += 1
         self._credit.leased(chunk.account, -1)
-        self._leases.accept(chunk)
+        if is_in_memory:
+            self._leases.accept(chunk)
+        else:
+            self._free(chunk)
         self._pump_soon()
 
     def is_writing(self) -> bool:

@@ -19,10 +19,11 @@ from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger, Rows
 from conveyor.spool.leasebook import LeaseBook
 from conveyor.spool.settling import Remains, Restored, settle
-from conveyor.spool.store import Store, StoreError
+from conveyor.spool.store import CHECKPOINT_PAGES, Store, StoreError
 
-# Held back so that what is done can still be noted when the disk is full. A few transactions take less.
-RESERVE_BYTES = 1 << 20
+# Held back so that what is done can still be noted when the disk is full: the room to write all of the log back into
+# the database, so that the log can begin anew, and some for what is noted meanwhile.
+RESERVE_BYTES = 4096 * CHECKPOINT_PAGES + (1 << 20)
 TASKS = "tasks.db"
 
 
@@ -58,7 +59,9 @@ class Spool:
             ) from error
         except OSError as error:
             self.close()
-            raise ConfigurationError(f"the spool {self.folder} cannot be used: {error.strerror}") from error
+            raise ConfigurationError(
+                f"the spool {self.folder} cannot be used: {error.strerror}; give a folder that can be written to"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -105,7 +108,7 @@ class Spool:
             self.ledger = Ledger(rows, memory)
             self._held.remove(memory.number)  # it is the ledger's now
             for slot in restored.slots:
-                self.ledger.rows[slot.row].restore(slot.words)
+                self.ledger.rows[slot.row].restore(slot.words, slot.put)
             # Only now under their names: who dies before has the totals in the store, and nothing was done since.
             for kind in ("leases", "ledger"):
                 (self.folder / f"new-{kind}").rename(self.folder / f"{kind}-{restored.run.epoch}")

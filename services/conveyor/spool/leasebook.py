@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from conveyor.ledger import CLOSED_LEASES
 
-_WORDS = 3  # of an entry: the chunk's key, its tasks, the lease's number
+# Of an entry: the chunk's key, its tasks, the lease's number. Four, so that none lies on two pages: after a power cut
+# one of them may be newer than the other.
+_WORDS = 4
 _SLOT_WORDS = _WORDS * CLOSED_LEASES
 _PLACE = 32  # bits
 
@@ -52,7 +54,7 @@ class LeaseBook:
         """Yield the leases of a slot with numbers above `after`, in their order."""
         entries = []
         for at in range(_SLOT_WORDS * slot, _SLOT_WORDS * (slot + 1), _WORDS):
-            key, places, number = self._words[at : at + _WORDS]
+            key, places, number, _ = self._words[at : at + _WORDS]
             if number > after:
                 entries.append(Entry(number, key, places >> _PLACE, places & ((1 << _PLACE) - 1)))
         yield from sorted(entries)

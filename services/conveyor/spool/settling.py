@@ -52,11 +52,6 @@ def settle(
 ) -> Restored:
     """Return what the pipeline of this name goes on from. Raises `ConfigurationError` for tasks of another one."""
     run, slots, tasks = store.run(), store.slots(), store.tasks()
-    if tasks and run.name != name:
-        raise ConfigurationError(
-            f"the spool {store.path.parent} holds tasks of the pipeline {run.name!r}, not of {name!r}; run that one to "
-            "its end, or give another folder"
-        )
     slots, found = _look(remains_of(run.epoch), slots)
     keys = store.tasks_of([outcome.entry.key for outcome in found])
     found = [outcome for outcome in found if outcome.entry.key in keys]
@@ -65,7 +60,13 @@ def settle(
         apply(outcome, progress.setdefault(outcome.entry.key, Progress()))
     sizes = store.tasks_of(list(progress))
     unfinished = tasks - sum(progress[key].tasks_done for key in sizes)
-    if not unfinished and all(slot.is_finished for slot in slots if slot.role == Role.PRODUCER):
+    is_over = not unfinished and all(slot.is_finished for slot in slots if slot.role == Role.PRODUCER)
+    if run.name != name and not is_over:
+        raise ConfigurationError(
+            f"the spool {store.path.parent} holds tasks of the pipeline {run.name!r}, not of {name!r}, or that one has "
+            "more to put; run it to its end, or give another folder"
+        )
+    if is_over:
         run, slots = RunRow(epoch=run.epoch), []  # it came to its end: the next one is a new one
     put, processed = sum(slot.put for slot in slots), sum(processed_in(slot.words) for slot in slots)
     run = replace(
@@ -104,7 +105,7 @@ def _look(remains: Remains | None, slots: Sequence[SlotRow]) -> tuple[list[SlotR
             row.settle(time.monotonic_ns())
             if row.read(0).in_progress:
                 row.abandon()
-            settled.append(slot._replace(words=row.totals(slot.put)))
+            settled.append(slot._replace(words=row.totals()))
     except (IndexError, ValueError) as error:
         # Files that a power cut has torn; what they would have said is done again.
         log.warning("the ledger of the last run cannot be read", extra=fields(reason=repr(error)))

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conveyor.errors import ConveyorError
 from conveyor.queues.codec import Codec
 from conveyor.queues.letters import Cause, DeadLetter
 from conveyor.spool.recovery import Progress
@@ -24,6 +25,7 @@ APPLICATION_ID = 0x436F6E76  # "Conv": tells our files from other people's
 # The write-ahead log is written back when it has so many pages of 4 KiB. Arbitrary: a few are too often, and what is
 # read at a start grows with it.
 CHECKPOINT_PAGES = 4096
+SHRINK_PAGES = 512  # at a time: the loop waits meanwhile
 MAX_CHECKED_BYTES = 256 << 20  # at the start, in about a second; damage in a larger one is found where it is read
 
 _SCHEMA = """
@@ -38,7 +40,7 @@ CREATE TABLE run (key INTEGER PRIMARY KEY, value TEXT);
 _LETTER = ", ".join(f.name for f in fields(DeadLetter) if f.name not in ("number", "payload"))
 
 
-class StoreError(Exception):
+class StoreError(ConveyorError):
     """The store cannot be read or written; the text says why."""
 
 
@@ -186,6 +188,17 @@ class Store:
                 if self._db.in_transaction:  # on some errors SQLite has rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise
+
+    def shrink(self) -> None:
+        """Give back to the disk what the files do not need: the log, and some of what deleted chunks have left.
+
+        Raises `StoreError` if the disk is too full for that.
+        """
+        with _told():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # As a script: `execute` would stop at the first page.
+            self._db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def write_progress(self, progress: Mapping[int, Progress]) -> None:
         self._db.executemany(
