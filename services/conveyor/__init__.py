@@ -9,14 +9,16 @@
 
 The map of the package, from the top; a module imports only what stands below it:
 
-    cli  targets  live  control  exporter/     how a run is asked for and seen
-    steering  sockets                          how it is steered
+    cli  targets  top/  live  control          how a run is asked for and seen
+    steering  sockets  exporter/               how it is steered; how others see it
     imap  pipeline  results  report            what runs, and what it came to
+    picture  lineup  obituaries  wording       how that is drawn and told
     supervisor  crew  roster  slot  feeding    who watches
     scaling  timekeeper  overtime
     restarts  stall  failures  loop
     worker  producing  consuming  messages     who works
     queues/  dropin/  bench/                   what carries; for others; how fast
+    spool/                                     what outlives everything
     ledger  snapshot  processes  descriptors   what is counted, and what it needs
     settings  logs  errors                     what everybody needs
 

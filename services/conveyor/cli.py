@@ -127,6 +127,7 @@ def _parser() -> Parser:
     status = commands.add_parser("status", help="show a run that is going on", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print one JSON object")
     status.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+    _add_top(commands)
     _add_steering(commands)
     _add_dead(commands)
     commands.add_parser("workloads", help="list the workloads that ship, with their arguments", allow_abbrev=False)
@@ -146,6 +147,20 @@ def _parser() -> Parser:
     bench.add_argument("--json", metavar="FILE", help="write all figures to this file, or to standard output with -")
     bench.add_argument("--picture", metavar="FILE", help="draw the rates as an SVG")
     return parser
+
+
+def _add_top(commands: argparse._SubParsersAction[Parser]) -> None:
+    top = commands.add_parser(
+        "top",
+        help="watch a run that is going on, on the whole terminal",
+        description="Watch a run that is going on, on the whole terminal: charts of its rates and its backlog, each "
+        "worker with its CPU and memory, the last deaths. It only reads: nothing here changes the run.",
+        epilog="keys: q or Ctrl-C quits; s and the arrows left and right choose what workers are sorted by. "
+        "exit codes: 0 you or the run ended it; 1 there is no run, or it was killed; 2 usage, or no terminal",
+        allow_abbrev=False,
+    )
+    top.add_argument("--pid", type=int, metavar="N", help=PID_HELP)
+    top.add_argument("--interval", metavar="S", default="1", help="seconds from one look to the next (1)")
 
 
 def _add_dead(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -317,10 +332,16 @@ def _status(given: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from conveyor.live import Picture
+    from conveyor.picture import Picture
 
     Console().print(Picture(run))
     return 0
+
+
+def _top(given: argparse.Namespace) -> int:
+    from conveyor.top import watcher
+
+    return watcher.watch(given.pid, watcher.interval(given.interval))
 
 
 def _scale(given: argparse.Namespace) -> int:
@@ -389,6 +410,7 @@ def _dead(given: argparse.Namespace) -> int:
 COMMANDS = {
     "run": _run,
     "status": _status,
+    "top": _top,
     "scale": _scale,
     "pause": _steer,
     "resume": _steer,

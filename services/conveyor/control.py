@@ -1,8 +1,11 @@
-"""The control socket: how `conveyor status`, `scale` and the others speak to a run on the same machine.
+"""The control socket: how `conveyor status`, `top`, `scale` and the others speak to a run on the same machine.
 
 A Unix socket of mode 0600 in a folder of mode 0700, answered in the supervisor's loop; whoever is not this user
 or root is refused. One line asks (`steering.py` has what), one line of JSON answers. Nothing on the network can reach
 it.
+
+One request is kept here: `farewell` is answered when the run is over. Who waits for that knows at once of the end, and
+whether it was one, as a run that is SIGKILLed says nothing.
 
 What happens when a run is SIGKILLed: its socket file stays, and the next client that finds it dead removes it.
 """
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 CLIENT_SECONDS = 5.0
 MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
+FAREWELL = "farewell"
+FAREWELL_SECONDS = 0.2  # for one that does not read its farewell; it is waited for if the farewell is over 200 KB
 MAX_NUMBERS = 50  # of dead letters in one request
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
@@ -59,6 +64,8 @@ class ControlServer:
         self._loop = loop
         self._listener = listener
         self._clients: set[Client] = set()
+        self._waiting: set[Client] = set()
+        """Those that are told when the run is over."""
         listener.setblocking(False)
         loop.watch(listener.fileno(), self._accept)
 
@@ -85,8 +92,35 @@ class ControlServer:
         self._loop.unwatch(client.socket.fileno())
         if _has_gone(client.socket):  # we were stopped for long: what it was told has failed must not happen now
             self._drop(client)
+        elif client.request.decode(errors="replace").split() == [FAREWELL]:
+            self._keep(client)
+        else:
+            self._answer(client, steering.answer(self._supervisor, client.request))
+
+    def _keep(self, client: Client) -> None:
+        """Keep a client until the run is over; whatever comes from it meanwhile is its end."""
+        if len(self._waiting) >= MAX_CLIENTS:
+            self._answer(client, {"error": f"{MAX_CLIENTS} others watch this run already"})
             return
-        client.answer = json.dumps(steering.answer(self._supervisor, client.request)).encode() + b"\n"
+        self._clients.remove(client)
+        self._waiting.add(client)
+        self._loop.watch(client.socket.fileno(), functools.partial(self._forget, client))
+
+    def _forget(self, client: Client) -> None:
+        self._waiting.remove(client)
+        self._loop.unwatch(client.socket.fileno())
+        client.socket.close()
+
+    def _bid_farewell(self) -> None:
+        farewell = json.dumps(steering.answer(self._supervisor, b"status")).encode() + b"\n"
+        for client in list(self._waiting):
+            client.socket.settimeout(FAREWELL_SECONDS)
+            with contextlib.suppress(OSError):  # it has gone, or does not read
+                client.socket.sendall(farewell)
+            self._forget(client)
+
+    def _answer(self, client: Client, answer: steering.Answer) -> None:
+        client.answer = json.dumps(answer).encode() + b"\n"
         self._send(client)
 
     def _send(self, client: Client) -> None:
@@ -110,6 +144,9 @@ class ControlServer:
             client.socket.close()
 
     def close(self) -> None:
+        """Say farewell to those who wait for it, and drop the others."""
+        if self._waiting:
+            self._bid_farewell()
         for client in list(self._clients):
             self._drop(client)
         self._loop.unwatch(self._listener.fileno())
@@ -167,9 +204,45 @@ def _has_gone(client: socket.socket) -> bool:
 # -- the client's side -------------------------------------------------------------------------------------
 
 
+def find(pid: int | None) -> int:
+    """Return the pid of this user's only run, if none is given. Raises `ControlError`."""
+    return int(_find(pid).stem)
+
+
 def status(pid: int | None) -> RunStatistics:
     """Return the statistics of this user's run, or of the one with this pid. Raises `ControlError`."""
-    answer = ask("status", pid)
+    return _understood(ask("status", pid))
+
+
+class Farewell:
+    """A connection that is readable once the run is over. Costs the run nothing until then."""
+
+    def __init__(self, pid: int) -> None:
+        """Be told of the end of the run with this pid. Raises `ControlError`."""
+        self._path = _find(pid)
+        connection = _connect(self._path)
+        if connection is None:
+            raise _no_run(pid)
+        self._connection = connection
+        try:
+            connection.sendall(FAREWELL.encode() + b"\n")
+        except OSError as error:
+            connection.close()
+            raise ControlError(f"{self._path}: {error}") from error
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def read(self) -> RunStatistics | None:
+        """Return the run as it ended, or None if it said nothing. Raises `ControlError` if it will not tell."""
+        answer = _receive(self._path, self._connection)
+        return None if answer is None else _understood(answer)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _understood(answer: dict[str, object]) -> RunStatistics:
     try:
         return from_plain(answer)
     except (TypeError, KeyError, ValueError) as error:
@@ -289,10 +362,24 @@ def _ask(path: Path, request: bytes) -> dict[str, object] | None:
     client = _connect(path)
     if client is None:
         return None
-    try:
-        with client, client.makefile("rb") as stream:
+    with client:
+        try:
             client.sendall(request + b"\n")
+        except OSError as error:
+            raise ControlError(f"{path}: {error}") from error
+        answer = _receive(path, client)
+    if answer is None:
+        raise ControlError(f"{path}: the run closed the connection without an answer")
+    return answer
+
+
+def _receive(path: Path, client: socket.socket) -> dict[str, object] | None:
+    """Return what the run says, or None if it closes the connection instead. Raises `ControlError`."""
+    try:
+        with client.makefile("rb") as stream:
             answer = json.loads(stream.readline() or b"null")
+    except ConnectionResetError:  # it died, or dropped us, before it had read what we asked
+        return None
     except TimeoutError:
         raise ControlError(f"{path}: the run does not answer within {CLIENT_SECONDS:g} s") from None
     except (OSError, ValueError) as error:
@@ -305,5 +392,5 @@ def _ask(path: Path, request: bytes) -> dict[str, object] | None:
         case {"error": str(reason)}:
             raise ControlError(f"{path}: {reason}")
         case None:
-            raise ControlError(f"{path}: the run closed the connection without an answer")
+            return None
     raise ControlError(f"{path}: {str(answer)[:80]!r} is not an answer")

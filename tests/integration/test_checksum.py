@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.runs import Run, running
+from support.waiting import wait_for
 
 NAMES = [
     b"plain",
@@ -145,3 +146,22 @@ def hide_a_folder(root: Path) -> Path:
         descriptor, path = inner, path / name
     os.close(descriptor)
     return path
+
+
+def test_a_run_that_is_killed_goes_on_from_its_spool_and_keeps_its_lines(tmp_path: Path) -> None:
+    root, output, spool = tmp_path / "root", tmp_path / "SUMS", ("--spool", str(tmp_path / "spool"))
+    for number in range(3000):
+        path = root / str(number % 30) / str(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    with checksum(tmp_path / "first", root, output, *spool) as run:
+        wait_for("some lines", lambda: output.exists() and output.stat().st_size)
+        run.process.kill()
+        run.process.wait()
+    with checksum(tmp_path / "second", root, output, "append=yes", *spool) as run:
+        assert run.wait() == 0, run.said()
+    lines = set(output.read_text().splitlines())  # a batch that was in hand at the kill may be there twice
+    assert len(lines) == 3000
+    subprocess.run(["sha256sum", "--check", "--quiet", str(output)], check=True)

@@ -23,7 +23,7 @@ def watch(
     folder: Path, *arguments: str, width: int = 100, height: int = 30, term: str = "xterm", **streams: int
 ) -> AbstractContextManager[Terminal]:
     command = [sys.executable, "-m", "conveyor", "run", *arguments]
-    return on_terminal(command, environment(folder, TERM=term), width, height, **streams)
+    return on_terminal(command, environment(folder, TERM=term), width, height, streams)
 
 
 def end(terminal: Terminal) -> int:

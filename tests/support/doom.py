@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from conveyor import Pipeline, Producer
+from conveyor.consuming import Consumption
 from conveyor.ledger import Row
 from conveyor.producing import Production
 from conveyor.queues import wire
@@ -44,7 +45,7 @@ CONSUMER_POINTS: dict[str, tuple[Any, str, str]] = {
     "about to report": (LeasedIntake, "report", "before"),
     "reported": (LeasedIntake, "report", "after"),
 }
-# The same for one whose every task raises.
+# The same, but only on the way of a failure: from the exception to the end of its report.
 FAILING_POINTS: dict[str, tuple[Any, str, str]] = {
     "raised, not noted": (Row, "_note", "before"),
     "noted, not counted": (Row, "_note", "after"),
@@ -119,6 +120,7 @@ class Trap:
         """Strike at the point, at the earliest when it is reached for that many times."""
         self.folder, self.point, self.deed = folder, point, deed
         self.call = 1 if point in ONCE else call
+        self.is_armed = point not in FAILING_POINTS
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -126,6 +128,23 @@ class Trap:
         if point is not None:
             owner, name, moment = point
             setattr(owner, name, self._trapped(getattr(owner, name), moment))
+        if self.point in FAILING_POINTS:
+            Consumption._fail = self._arming(Consumption._fail)  # type: ignore[method-assign]
+            LeasedIntake.report = self._disarming(LeasedIntake.report)  # type: ignore[method-assign]
+
+    def _arming(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def arming(*args: Any) -> Any:
+            self.is_armed = True
+            return method(*args)
+
+        return arming
+
+    def _disarming(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def disarming(*args: Any) -> None:
+            method(*args)
+            self.is_armed = False
+
+        return disarming
 
     def _trapped(self, method: Callable[..., Any], moment: str) -> Callable[..., Any]:
         calls = 0
@@ -134,6 +153,8 @@ class Trap:
         def trapped(*args: Any) -> Any:
             nonlocal calls
             if self.point == "in the flusher" and threading.current_thread().name != "flusher":
+                return method(*args)
+            if not self.is_armed:
                 return method(*args)
             if moment == "before":
                 calls += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,11 +36,12 @@ def attempt_at(folder: Path, task: int) -> int:
 class Fateful:
     """Meets, with each task, the fates of that task one after the other: raises, or is struck; then it succeeds.
 
-    All in a diary. With the task `hold` it waits at a gate when nothing else is left to it.
+    All in a diary. A fate takes some milliseconds to come. With the task `hold` it waits at a gate when nothing else is
+    left to it.
     """
 
-    def __init__(self, folder: Path, fates: Mapping[int, Sequence[str]], trap: Trap, hold: int = -1) -> None:
-        self.folder, self.fates, self.trap, self.hold = folder, fates, trap, hold
+    def __init__(self, folder: Path, fates: Mapping[int, Sequence[str]], trap: Trap, hold: int, millis: float) -> None:
+        self.folder, self.fates, self.trap, self.hold, self.seconds = folder, fates, trap, hold, millis / 1000
         self.diary = Diary(folder)
 
     def __call__(self, task: int) -> int:
@@ -56,6 +58,8 @@ class Fateful:
         return task
 
     def meet(self, task: int, fate: str) -> None:
+        if self.seconds:
+            time.sleep(self.seconds)
         if fate == RAISE:
             self.diary.fail(task)
             raise ValueError(f"task {task} fails")
@@ -74,13 +78,14 @@ def fateful(
     maxsize: int = 1000,
     trap: Trap | None = None,
     hold: int = -1,
+    millis: float = 0.0,
 ) -> Pipeline:
     """The numbers from 0, of two producers."""
     half = tasks // 2
     return Pipeline(
         name="fateful",
         producers=[Producer(numbers_from, 0, half), Producer(numbers_from, half, tasks - half)],
-        consumer=Fateful(folder, fates, trap or untrapped(folder), hold),
+        consumer=Fateful(folder, fates, trap or untrapped(folder), hold, millis),
         consumers=consumers,
         maxsize=maxsize,
     )
@@ -94,9 +99,13 @@ def raising(
     return fateful(folder, fates, tasks, consumers, hold=hold)
 
 
-def trapped(folder: Path, point: str, tasks: int = 60) -> Pipeline:
-    """Numbers that raise each time; a consumer is stopped at the point. For the command line."""
-    return fateful(folder, dict.fromkeys(range(tasks), (RAISE,) * 99), tasks, trap=Trap(folder, point, "SIGSTOP"))
+def trapped(folder: Path, point: str, deed: str, tasks: int, every: int) -> Pipeline:
+    """Numbers, of which every nth raises each time; one consumer is struck with a failure on its way.
+
+    Not with the first: by then the queue has learned how fast they are, and sends many at a time.
+    """
+    fates = dict.fromkeys(range(0, tasks, every), (RAISE,) * 99)
+    return fateful(folder, fates, tasks, trap=Trap(folder, point, deed, call=10))
 
 
 class Watch:

@@ -16,18 +16,23 @@ ROOT = Path(__file__).parents[2]
 
 
 class Stack:
-    """One Compose project with a name and ports of its own."""
+    """One Compose project with a name and ports of its own.
 
-    def __init__(self, services: list[str]) -> None:
+    `override` is a Compose file, as text, that is laid over the project's.
+    """
+
+    def __init__(self, services: list[str], override: str = "") -> None:
         self.services = services
+        self._override = override
         self.ports = {name: _free_port() for name in ("CONVEYOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")}
         self._project = f"conveyor-test-{uuid.uuid4().hex[:8]}"
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **{name: str(port) for name, port in self.ports.items()}}
+        files = ("--file", "compose.yaml", "--file", "-") if self._override else ()
         done = subprocess.run(
-            ["docker", "compose", "--project-name", self._project, *arguments],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
+            ["docker", "compose", "--project-name", self._project, *files, *arguments],
+            cwd=ROOT, env=environment, input=self._override, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{' '.join(arguments)}: {done.stderr[-3000:]}"
         return done

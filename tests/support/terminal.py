@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -29,6 +30,8 @@ class Screen:
         self.width, self.height = width, height
         self.scrolled: list[str] = []
         self.cursor_is_shown = True
+        self.is_alternate = False
+        self._main: list[list[str]] = []  # what the alternate screen hides
         self._lines: list[list[str]] = [[]]
         self._row = 0
         self._column = 0
@@ -68,6 +71,10 @@ class Screen:
                 self._lines[self._row] = []
             case ("h" | "l") as switch, "?25", _:
                 self.cursor_is_shown = switch == "h"
+            case ("h" | "l") as switch, "?1049", _:
+                self._switch(to_alternate=switch == "h")
+            case "H", "", _:
+                self._row = self._column = 0
             case None, _, "\r":
                 self._column = 0
             case None, _, "\n":
@@ -76,6 +83,21 @@ class Screen:
                 self._put(character)
             case _:
                 raise AssertionError(f"no sequence of ours: {part.group()!r}")
+
+    def _switch(self, *, to_alternate: bool) -> None:
+        assert to_alternate is not self.is_alternate
+        self.is_alternate = to_alternate
+        if to_alternate:
+            self._main, self._lines = self._lines, [[]]
+            self._row = self._column = 0
+        else:
+            self._lines = self._main
+            self._row, self._column = len(self._lines) - 1, 0
+
+    def resize(self, width: int, height: int) -> None:
+        """Have another size; what is shown is lost, as all may be garbled until it is drawn again."""
+        self.width, self.height = width, height
+        self._lines, self._row, self._column = [[]], 0, 0
 
     def _put(self, character: str) -> None:
         cells = cell_len(character)
@@ -92,6 +114,7 @@ class Screen:
         if self._row == len(self._lines):
             self._lines.append([])
         if len(self._lines) > self.height:
+            assert not self.is_alternate, "a line too many: the screen scrolls"
             self.scrolled.append("".join(self._lines.pop(0)).rstrip())
             self._row -= 1
 
@@ -123,20 +146,55 @@ class Terminal:
                 raise
             return b""
 
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._descriptor, text.encode())
+
+    def resize(self, width: int, height: int) -> None:
+        """Change the size, as a person who pulls at the window's corner."""
+        self._screen.resize(width, height)
+        _set_size(self._descriptor, width, height)
+
+    def echoes(self) -> bool:
+        """Return whether the terminal shows what is typed, as it does between two commands."""
+        return bool(termios.tcgetattr(self._descriptor)[3] & termios.ECHO)
+
+    def hang_up(self) -> None:
+        """Be gone, as a window that is closed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
     def ended(self) -> bool:
         """Return whether the process has ended; its output is read while it has not."""
         return self.screen is not None and self.process.poll() is not None
 
 
+def _set_size(descriptor: int, width: int, height: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+# Makes standard input the terminal of the session, so that keys become signals, and a new size does.
+CONTROLLED = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 @contextlib.contextmanager
 def on_terminal(
-    command: Sequence[str], environment: Mapping[str, str], width: int = 100, height: int = 30, **streams: int
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    width: int = 100,
+    height: int = 30,
+    streams: Mapping[str, int] | None = None,
+    *,
+    is_controlling: bool = False,
 ) -> Iterator[Terminal]:
     """Run a command whose three streams are a terminal, but for those that are given."""
+    if is_controlling:
+        command = [sys.executable, "-c", CONTROLLED, *command]
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    _set_size(theirs, width, height)
     os.set_blocking(ours, False)
-    every = {"stdin": theirs, "stdout": theirs, "stderr": theirs} | streams
+    every = {"stdin": theirs, "stdout": theirs, "stderr": theirs} | dict(streams or {})
     size_is_the_terminals = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
     with subprocess.Popen(
         command,
@@ -145,8 +203,9 @@ def on_terminal(
         **every,  # type: ignore[call-overload]
     ) as process:
         os.close(theirs)
+        terminal = Terminal(process, ours, Screen(width, height))
         try:
-            yield Terminal(process, ours, Screen(width, height))
+            yield terminal
         finally:
             process.kill()
-            os.close(ours)
+            terminal.hang_up()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,10 +15,12 @@ from typing import cast
 import pytest
 
 from conveyor import control
+from conveyor.errors import ControlError
 from conveyor.loop import Loop
-from conveyor.snapshot import RunStatistics
+from conveyor.snapshot import Ending, Phase, RunStatistics
 from conveyor.supervisor import Supervisor
 from support.fakes import FakeRun, make_run, make_slot
+from support.waiting import wait_for
 
 CROWD = make_run(*(make_slot(f"consumer-{number}", pid=number) for number in range(1000)))
 
@@ -86,3 +91,72 @@ def test_statistics_survive_the_way(path: Path) -> None:
     seen: RunStatistics = control.status(None)
     assert seen.slots[0].restarts == CROWD.slots[0].restarts
     assert type(seen.slots[0].state) is type(CROWD.slots[0].state)
+
+
+# -- farewells ---------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_it_is_told_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(control, "CLIENT_SECONDS", 10.0)
+    with contextlib.closing(Loop()) as loop:
+        run = FakeRun(CROWD)
+        with control.serving(cast(Supervisor, run), loop):
+            farewells = [control.Farewell(os.getpid()) for _ in range(2)]
+            for _ in range(3):  # to accept two, and to read their requests
+                loop.turn()
+            assert select.select(farewells, [], [], 0.0)[0] == [], "told too early"
+            run.now = dataclasses.replace(CROWD, slots=(), phase=Phase.ENDED, ending=Ending.DRAINED)
+        for farewell in farewells:
+            with contextlib.closing(farewell):
+                assert farewell.read() == run.now
+
+
+def test_who_waits_outlasts_the_patience_with_those_who_never_ask(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(control, "CLIENT_SECONDS", 0.05)
+    path = request.getfixturevalue("path")
+    with contextlib.closing(control.Farewell(os.getpid())) as farewell:
+        with socket.socket(socket.AF_UNIX) as silent:  # came later, and is dropped: so would the other have been
+            silent.connect(str(path))
+            silent.settimeout(10)
+            assert silent.recv(1) == b""
+        assert select.select([farewell], [], [], 0.0)[0] == []
+
+
+def test_too_many_who_wait_are_told_so_and_keep_nobody_else_from_asking(path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(control.MAX_CLIENTS):
+            stack.enter_context(contextlib.closing(control.Farewell(os.getpid())))
+            assert control.status(None) == CROWD  # and so the farewell before it has been asked for
+        with contextlib.closing(control.Farewell(os.getpid())) as one_more:
+            with pytest.raises(ControlError, match="16 others watch this run already"):
+                one_more.read()
+        assert control.status(None) == CROWD
+    wait_for("room", lambda: control.status(None) == CROWD and not is_refused())
+
+
+def is_refused() -> bool:
+    with contextlib.closing(control.Farewell(os.getpid())) as farewell:
+        assert control.status(None) == CROWD
+        return bool(select.select([farewell], [], [], 0.0)[0])
+
+
+def test_a_run_that_is_gone_says_no_farewell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(ControlError, match="no run with pid 1 answers"):
+        control.Farewell(1)
+
+
+def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "conveyor").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "conveyor" / "1.sock"))
+        listener.listen()
+        with contextlib.closing(control.Farewell(1)) as farewell:
+            listener.accept()[0].close()
+            assert farewell.read() is None

@@ -12,11 +12,11 @@ from html.parser import HTMLParser
 import pytest
 
 from conveyor.exporter.index import document, policy
-from conveyor.exporter.obituaries import Obituary
 from conveyor.exporter.overview import Figure, Notice, Overview, Worker, overview
 from conveyor.exporter.pages import Pages, Request
 from conveyor.exporter.rates import Rates
-from conveyor.snapshot import Death, RunStatistics, WorkerState
+from conveyor.obituaries import Obituary
+from conveyor.snapshot import Death, RunStatistics, SpoolStatistics, WorkerState
 from support.fakes import FakeLoop, FakeRun, make_run, make_slot
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> & \"quoted\" 'too' $name {name} \udc80 大厨"
@@ -61,13 +61,19 @@ def evil_run() -> RunStatistics:
     return make_run(*slots, name=EVIL, trouble=EVIL, deaths=(death,), failures={EVIL: 1})
 
 
+def ill_run() -> RunStatistics:
+    run = make_run(make_slot("producer-1", pid=1))
+    spool = SpoolStatistics(EVIL, 4096, tasks=0, commits=1, commit_seconds=0.1, trouble=EVIL)
+    return dataclasses.replace(run, queue=dataclasses.replace(run.queue, is_paused=True, spool=spool, dead_letters=2))
+
+
 def seen(run: RunStatistics) -> Overview:
     return overview(run, Rates().since(run), None, None)
 
 
-@pytest.fixture(params=["evil", "calm", "empty"])
+@pytest.fixture(params=["evil", "ill", "calm", "empty"])
 def run(request: pytest.FixtureRequest) -> RunStatistics:
-    runs = {"evil": evil_run(), "calm": make_run(make_slot("producer-1", pid=1)), "empty": make_run()}
+    runs = {"evil": evil_run(), "ill": ill_run(), "calm": make_run(make_slot("producer-1", pid=1)), "empty": make_run()}
     return runs[request.param]
 
 

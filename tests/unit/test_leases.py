@@ -471,7 +471,7 @@ class World:
 def test_whatever_happens_each_task_is_in_one_place_and_done_once(seed: int) -> None:
     world = World(seed)
     try:
-        world.play(1000)
+        world.play(700)
         world.finish()
         world.check()
     except AssertionError as error:
@@ -493,7 +493,7 @@ def test_the_games_come_to_everything_that_can_happen() -> None:
     events: set[str] = set()
     for seed in range(GAMES):
         world = World(seed)
-        world.play(1000)
+        world.play(700)
         events |= world.events
         events |= {f"attempt {number}" for number in world.attempts.values()}
         events |= {f"failure {number}" for number in world.failures.values()}

@@ -10,7 +10,7 @@ import pytest
 
 from conveyor.exporter.overview import Overview, Worker, overview
 from conveyor.exporter.rates import Rates
-from conveyor.snapshot import Death, Ending, Phase, RestartReason, RunStatistics, WorkerState
+from conveyor.snapshot import Death, Ending, Phase, RestartReason, RunStatistics, SpoolStatistics, WorkerState
 from support.fakes import make_run, make_slot
 
 
@@ -87,12 +87,13 @@ def test_once_all_producers_have_finished_the_end_is_known() -> None:
 
 def test_troubles_are_shown_only_where_there_are_some() -> None:
     run = bakery(failures={"SpilledError": 9, "ValueError": 3})
-    run = dataclasses.replace(run, queue=dataclasses.replace(run.queue, redelivered=4, dead_lettered=2))
+    run = dataclasses.replace(run, queue=dataclasses.replace(run.queue, redelivered=4, dead_lettered=2, dead_letters=3))
     seen = see(run)
     assert {label: figures(seen)[label] for label in list(figures(seen))[5:]} == {
         "Failed": ("12", "SpilledError 9, ValueError 3"),
         "Redelivered": ("4", "given again after a death"),
         "Dead letters": ("2", "given up after the last attempt"),
+        "Dead letters kept": ("3", "to be looked at, and done again or dropped"),
         "Lost": ("1", "nobody can do them any more"),
         "Down": ("1", "slots without a process"),
     }
@@ -138,6 +139,18 @@ def test_trouble_is_said_and_not_twice() -> None:
         ("warn", "Not ready", "nobody"),
     ]
     assert notices(see(bakery(phase=Phase.DRAINING), unready="the run is draining")) == []
+
+
+def test_a_pause_and_a_spool_that_cannot_be_written_are_said() -> None:
+    run = bakery()
+    paused = dataclasses.replace(run.queue, is_paused=True)
+    assert [label for _, label, _ in notices(see(dataclasses.replace(run, queue=paused)))] == ["Paused"]
+    spool = SpoolStatistics("/data", 4096, tasks=0, commits=1, commit_seconds=0.1, trouble="No space left on device")
+    full = dataclasses.replace(run.queue, spool=spool)
+    seen = see(dataclasses.replace(run, queue=full), unready="the spool cannot be written")
+    assert notices(seen) == [("bad", "Spool", "No space left on device")]
+    well = dataclasses.replace(run.queue, spool=dataclasses.replace(spool, trouble=None))
+    assert notices(see(dataclasses.replace(run, queue=well))) == []
 
 
 # -- the workers -------------------------------------------------------------------------------------------

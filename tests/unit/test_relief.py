@@ -110,14 +110,23 @@ def test_one_whose_task_has_raised_keeps_none_of_the_rest(stage: Stage, final: b
         stage.row.give_back_task(stage.first.number, 3)
     stage.row.close_lease(2)
     stage.look()
-    assert (1, 5, 10) in stage.back
-    assert (2, 0, 10) in stage.back
+    assert stage.back == [(1, 4, 10), (2, 0, 10)]
     closed = stage.row.closed(stage.first.number)
     assert closed == (3, Flaw.FINAL if final else Flaw.AGAIN)
     report = stage.leases.report(SLOT, stage.first.number, closed, 0)
     assert report is not None
     assert report.failed is not None
-    assert [(span.first, span.last) for span in report.again] == [(4, 5)]
+    assert (report.failed.span.first, report.again) == (3, [])
+
+
+def test_one_that_has_spent_its_time_and_has_not_said_so_keeps_none_of_the_rest(stage: Stage) -> None:
+    stage.open(stage.first)
+    stage.work(3)
+    stage.row.close_lease(2)
+    stage.look()
+    assert stage.back == [(1, 3, 10), (2, 0, 10)]
+    assert stage.leases.report(SLOT, stage.first.number, Closed(3, Flaw.NONE), 0) is not None
+    assert stage.leases.waiting_tasks == 17
 
 
 def test_one_that_was_just_opening_the_next_lease_keeps_what_it_has_done(stage: Stage) -> None:

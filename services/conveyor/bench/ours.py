@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from typing import Any
 
 import conveyor
@@ -19,7 +20,7 @@ _EXPECTED_RATES = {"leased": 3_000_000}
 _EXPECTED_RATE = _EXPECTED_RATES.get(QUEUE, 50_000)
 
 
-def run_pipeline(job: Job, queue: str = QUEUE) -> None:
+def run_pipeline(job: Job, queue: str = QUEUE, spool: str | None = None) -> None:
     """Run the job as a user's script does."""
     producers = [Producer(produce, job, part, job.producers) for part in range(job.producers)]
     pipeline = Pipeline(
@@ -30,12 +31,17 @@ def run_pipeline(job: Job, queue: str = QUEUE) -> None:
         queue=queue,
         name="bench",
     )
-    report = pipeline.run(metrics=job.metrics)
+    report = pipeline.run(metrics=job.metrics, spool=spool)
     if report.exit_code:
         trouble = f"; {report.trouble}" if report.trouble else ""
         raise ConveyorError(f"exit code {int(report.exit_code)}: {report.lost} tasks lost{trouble}")
     if not report.produced == report.processed == job.tasks:
         raise ConveyorError(f"says it has done {report.processed} tasks of {report.produced}, of {job.tasks}")
+
+
+def _run_spooled(job: Job) -> None:
+    with tempfile.TemporaryDirectory(prefix="conveyor-bench-spool-") as folder:
+        run_pipeline(job, spool=folder)
 
 
 def _run_imap(job: Job) -> None:
@@ -56,6 +62,12 @@ def _kind(queue: str, expected_rate: int) -> Contestant:
 
 CONTESTANTS = [
     Contestant(name="conveyor", how=f"a Pipeline with queue={QUEUE!r}", run=run_pipeline, expected_rate=_EXPECTED_RATE),
+    Contestant(
+        name="conveyor spooled",
+        how="the same with a spool in the folder for temporary files",
+        run=_run_spooled,
+        expected_rate=2_000_000,
+    ),
     _kind("joinable", 50_000),
     _kind("sentinel", 60_000),
 ]

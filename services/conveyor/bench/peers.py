@@ -9,6 +9,8 @@ import functools
 import importlib
 import itertools
 import queue
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,6 +124,29 @@ def _run_pebble(job: Job) -> None:
         raise RuntimeError(f"ProcessExpired for {given_up} tasks")
 
 
+# -- queues on disk -------------------------------------------------------------------------------------------
+
+
+def _run_persist(job: Job) -> None:
+    """Put in one thread, and get, do and acknowledge in another: it is for the threads of one process."""
+    queue_of = importlib.import_module("persistqueue").SQLiteAckQueue
+    with tempfile.TemporaryDirectory(prefix="conveyor-bench-persist-") as folder:
+        tasks, do = queue_of(folder, multithreading=True, auto_commit=True), function(job.payload)
+
+        def put() -> None:
+            for task in produce(job, 0, 1):
+                tasks.put(task)
+
+        producer = threading.Thread(target=put)
+        producer.start()
+        for _ in range(job.tasks):
+            task = tasks.get()
+            do(task)
+            tasks.ack(task)
+        producer.join()
+        tasks.close()
+
+
 CONTESTANTS: Sequence[Contestant] = (
     Contestant(
         name="faster-fifo",
@@ -143,6 +168,13 @@ CONTESTANTS: Sequence[Contestant] = (
         run=functools.partial(_run_mpire, chunks=True),
         expected_rate=200_000,
         module="mpire",
+    ),
+    Contestant(
+        name="persist-queue",
+        how="SQLiteAckQueue with auto_commit, two threads of one process",
+        run=_run_persist,
+        expected_rate=1_500,
+        module="persistqueue",
     ),
     Contestant(
         name="pebble",

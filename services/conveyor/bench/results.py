@@ -68,9 +68,10 @@ class RowResult:
         return [judged(goal, self._measured(goal)) for goal in self.row.goals]
 
     def _measured(self, goal: Goal) -> float:
-        if self.ours is None:
+        judged_side = self.side(goal.of)
+        if judged_side is None:
             return math.nan
-        value = self.ours.median(goal.figure)
+        value = judged_side.median(goal.figure)
         if goal.against is None:
             return value
         other = self.side(goal.against)
@@ -105,6 +106,7 @@ class RowResult:
             "goals": [
                 {
                     "figure": verdict.goal.figure,
+                    "of": verdict.goal.of,
                     "against": verdict.goal.against,
                     "at_least": verdict.goal.at_least,
                     "at_most": verdict.goal.at_most,

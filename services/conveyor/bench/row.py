@@ -27,6 +27,8 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
     against: str | None = None
+    of: str = "conveyor"
+    """Whose figure it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

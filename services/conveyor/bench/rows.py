@@ -90,6 +90,19 @@ ROWS = (
         note=f"{_FROM_FIRST_TO_LAST}; the consumer reads a byte of each page; numpy's arrays, or bytearrays without it",
     ),
     _throughput(
+        "spooled",
+        "small tuples through a queue on disk, maxsize 1000, 1 producer, 1 consumer",
+        Job(payload="small", tasks=0),
+        (RATE, CPU),
+        (
+            Goal("rate", at_least=0.6, of="conveyor spooled", against="conveyor"),
+            Goal("rate", at_least=500, of="conveyor spooled", against="persist-queue"),
+        ),
+        contestants=("conveyor", "conveyor spooled"),
+        peers=("persist-queue",),
+        note=f"{_FROM_FIRST_TO_LAST}; the disk is that of the folder for temporary files, and not synced at each put",
+    ),
+    _throughput(
         "watched",
         "what counting, timing and watching cost: the standard queues in a pipeline and in a plain program, 1x1",
         Job(payload="small", tasks=0),

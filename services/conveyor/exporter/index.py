@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import quote
 
 from conveyor import __version__
-from conveyor.exporter.obituaries import Obituary
 from conveyor.exporter.overview import Figure, Notice, Overview, Worker
+from conveyor.obituaries import Obituary
 
 Item = Figure | Notice | Obituary | Worker
 

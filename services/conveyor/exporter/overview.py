@@ -1,7 +1,7 @@
 """What the page says of a run: words and figures, ready to be shown. Pure, built anew for each look.
 
-The words are those of the terminal's picture (`live.py`). `index` writes them into the document, and the script in the
-document, which gets them as JSON, into the same places: so each is put into words once, here.
+The words are those of the terminal's picture (`picture.py`). `index` writes them into the document, and the script in
+the document, which gets them as JSON, into the same places: so each is put into words once, here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conveyor import __version__
-from conveyor.exporter.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.exporter.rates import Since, tasks
-from conveyor.exporter.wording import brief, duration, encodable, iso
+from conveyor.obituaries import MAX_SHOWN_DEATHS, Obituary, obituaries
 from conveyor.snapshot import Ending, Phase, Role, RunStatistics, SlotStatistics
+from conveyor.wording import brief, duration, encodable, iso
 
 DOWN, FINISHED = "down", "finished"  # what a worker without a process is called; with one, its state
 
@@ -122,11 +122,15 @@ def overview(run: RunStatistics, since: Since, unhealthy: str | None, unready: s
 
 
 def _notices(run: RunStatistics, unhealthy: str | None, unready: str | None) -> list[Notice]:
+    spool_trouble = run.queue.spool.trouble if run.queue.spool is not None else None
+    known = run.trouble or spool_trouble
     said = [
         Notice("bad", "Not healthy", unhealthy) if unhealthy else None,
         Notice("bad", "Trouble", encodable(run.trouble)) if run.trouble else None,
+        Notice("bad", "Spool", encodable(spool_trouble)) if spool_trouble else None,
+        Notice("warn", "Paused", "No more tasks are begun until it is resumed.") if run.queue.is_paused else None,
         # While it drains or stops, that is the reason, and the phase says it.
-        Notice("warn", "Not ready", unready) if unready and run.phase is Phase.RUNNING and not run.trouble else None,
+        Notice("warn", "Not ready", unready) if unready and run.phase is Phase.RUNNING and not known else None,
     ]
     return [notice for notice in said if notice]
 
@@ -165,6 +169,7 @@ def _troubles(run: RunStatistics, workers: Sequence[Worker]) -> list[Figure]:
         ("Failed", run.total("failed"), errors or "tasks that raised an error"),
         ("Redelivered", queue.redelivered, "given again after a death"),
         ("Dead letters", queue.dead_lettered, "given up after the last attempt"),
+        ("Dead letters kept", queue.dead_letters, "to be looked at, and done again or dropped"),
         ("Lost", queue.lost, "nobody can do them any more"),
         ("Down", sum(worker.state == DOWN for worker in workers), "slots without a process"),
     ]

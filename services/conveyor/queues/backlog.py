@@ -248,13 +248,14 @@ class Backlog:
         self._bytes += chunk.size
         return True
 
-    def load(self, *, is_wanted: bool) -> Iterator[tuple[StoredChunk, Ranges]]:
-        """Yield chunks that were on disk alone, with what of them is over, if there is room in memory for many.
+    def load(self, *, is_urgent: bool) -> Iterator[tuple[StoredChunk, Ranges]]:
+        """Yield chunks that were on disk alone, with what of them is over, once half of the memory for them is free.
 
-        If they are wanted, as somebody has nothing to do, there need only be some room. Raises `RunBrokenError` if they cannot be read.
+        It is urgent where nothing waits in memory and a consumer has nothing to do: then it need not be half. Raises
+        `RunBrokenError` if they cannot be read.
         """
-        part = 1 if is_wanted else 2
-        if not self.tasks_on_disk or self._chunks > MAX_CHUNKS // part or self._bytes > MAX_BYTES // part:
+        is_half_full = self._chunks > MAX_CHUNKS // 2 or self._bytes > MAX_BYTES // 2
+        if not self.tasks_on_disk or (is_half_full and not is_urgent):
             return
         try:
             rows = self.store.load(self._loaded_key, LOAD_CHUNKS, LOAD_BYTES)

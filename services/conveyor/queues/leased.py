@@ -272,11 +272,11 @@ class LeasedTaskQueue:
         if self._backlog is None:
             return
         has_loaded = False
-        for chunk, done in self._backlog.load(is_wanted=self._leases.may_want):
+        for chunk, done in self._backlog.load(is_urgent=self._leases.may_want):
             self._leases.accept(chunk, done)
             has_loaded = True
-        if has_loaded and self._backlog.tasks_on_disk and self._leases.may_want:
-            self._pump_soon()  # so few, or so small, that consumers are through with them before anything happens
+        if has_loaded and self._backlog.tasks_on_disk:
+            self._loop.after(0.0, self._pump_soon)  # more of it in the next turn, if there is room
 
     def _on_consumer(self, slot: int, line: socket.socket) -> None:
         if not self._read_consumer(slot, line):

@@ -14,7 +14,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from conveyor.ledger import Row
+from conveyor.ledger import Row, Tally
 from conveyor.queues.leases import Holder, Leases, Span
 from conveyor.queues.seam import Watcher
 
@@ -69,7 +69,7 @@ class Relief:
         is_open = seen.lease == lease.number
         if seen.lease > lease.number or (is_open and holder.tasks == 1):
             return  # its report is on its way, or there is nothing but the task that it is in
-        tasks = seen.lease_passed + 1 if is_open else 0
+        tasks = _tasks_left_to(row, seen, lease.number)
         last = self._leases.last_number(slot)
         row.void(last)
         row.revoke(lease.number, tasks)
@@ -85,3 +85,11 @@ class Relief:
             if again:
                 self._pause_seconds = LOOK_SECONDS
                 self._wait_again(again)
+
+
+def _tasks_left_to(row: Row, seen: Tally, number: int) -> int:
+    """Return how many tasks of its first lease a consumer keeps: those that it has behind it, and the one it is in."""
+    closed = row.closed(number)
+    if closed is not None:  # it does no more of them, but may be stopped before it says so
+        return closed.done + bool(closed.flaw)
+    return seen.lease_passed + 1 if seen.lease == number else 0

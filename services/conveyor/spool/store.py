@@ -24,7 +24,7 @@ VERSION = 1
 APPLICATION_ID = 0x436F6E76  # "Conv": tells our files from other people's
 # The write-ahead log is written back when it has so many pages of 4 KiB. Arbitrary: a few are too often, and what is
 # read at a start grows with it.
-CHECKPOINT_PAGES = 2048
+CHECKPOINT_PAGES = 4096
 SHRINK_PAGES = 512  # at a time: the loop waits meanwhile
 MAX_CHECKED_BYTES = 256 << 20  # at the start, in about a second; damage in a larger one is found where it is read
 

@@ -42,19 +42,20 @@ class Batch:
         return len(self.paths) + len(self.problems) >= BATCH_FILES or self.size >= BATCH_BYTES
 
 
-def checksum(root: Path, output: Path, producers: int = 1) -> Pipeline:
+def checksum(root: Path, output: Path, producers: int = 1, append: bool = False) -> Pipeline:
     """Hash every regular file below a folder.
 
     root: the folder; links in it are not followed
     output: the file to write, replaced if there is one; check it with `sha256sum --check`
     producers: number of processes that list the folder, each the files of its share
+    append: keep what is in the output, for a run that goes on where a spool says
     """
     if not root.is_dir():
         raise WorkloadError(f"checksum: root={root} is not a folder")
     if not 1 <= producers <= MAX_WORKERS:
         raise WorkloadError(f"checksum: producers={producers} is not allowed; give a number from 1 to {MAX_WORKERS}")
     try:
-        output.write_bytes(b"")
+        output.open("ab" if append else "wb").close()
     except OSError as error:
         raise WorkloadError(f"checksum: output={output} cannot be written: {error.strerror}") from error
     return Pipeline(

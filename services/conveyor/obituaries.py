@@ -6,8 +6,8 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conveyor.exporter.wording import duration, encodable, iso
 from conveyor.snapshot import Death
+from conveyor.wording import duration, encodable, iso
 
 MAX_SHOWN_DEATHS = 5  # the latest; all are in the report and in the log
 
