@@ -56,6 +56,8 @@ WORDS_PER_ROW = _CLOSED + CLOSED_LEASES
 _ROW = struct.Struct(f"{_READ}Q")
 _TOTALS = (*range(_DONE + 1), _ABANDONED, _PUT, _RETRIED, _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED)
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
+# Of its other bits: the clock may be younger than the time that was counted, after a restart of the machine.
+_TIME = _RUNNING - 1
 _WAIT_UNIT = 1000  # nanoseconds: millions of tasks that wait for hours add up to more than a word of them
 _HALT_TASKS = 32  # bits of the halt word for the number of tasks; the rest is the lease's number
 _LOW = (1 << (64 - _HALT_TASKS)) - 1  # of a lease's number, as much as fits beside them
@@ -262,11 +264,11 @@ class Row:
         self._pause(_BLOCKED, now_ns)
 
     def _resume(self, word: int, now_ns: int) -> None:
-        self._words[word] = _RUNNING | (now_ns - self._words[word])
+        self._words[word] = _RUNNING | (now_ns - self._words[word] & _TIME)
 
     def _pause(self, word: int, now_ns: int) -> None:
         if self._words[word] & _RUNNING:
-            self._words[word] = now_ns - (self._words[word] ^ _RUNNING)
+            self._words[word] = now_ns - self._words[word] & _TIME
 
     def release(self) -> None:
         """Make every later store raise `ValueError`: for a child that user code has forked from the worker."""
@@ -446,7 +448,8 @@ def _opened(lease: int, base: int, passed: int) -> tuple[int, int]:
 
 
 def _elapsed(watch: int, now_ns: int) -> int:
-    return max(0, now_ns - (watch ^ _RUNNING)) if watch & _RUNNING else watch
+    elapsed = now_ns - watch & _TIME if watch & _RUNNING else watch
+    return elapsed if elapsed <= _TIME >> 1 else 0  # it began after we took the time
 
 
 class Rows(Sequence[Row]):

@@ -593,3 +593,51 @@ class WatchedWords:
     def __setitem__(self, index: int, value: int) -> None:
         self.order.append(("write", index))
         self.words[index] = value
+
+
+# -- over the end of a run -----------------------------------------------------------------------------------
+
+
+def test_a_row_goes_on_from_the_totals_of_an_earlier_run() -> None:
+    before, after = Ledger(1).rows[0], Ledger(1).rows[0]
+    begin(before, 5)
+    succeed(before, 3)
+    before.fail_task(1, 3, SECOND)
+    before.time_tasks(3, 2 * SECOND, failed=True)
+    before.settle(4 * SECOND)
+    before.abandon()
+    after.restore(before.totals(), 7)
+    was, now = before.read(9 * SECOND), after.read(9 * SECOND)
+    for name in ("processed", "failed", "abandoned", "started", "waits", "succeeded", "failures", "busy_ns", "task_ns"):
+        assert getattr(now, name) == getattr(was, name), name
+    assert (now.put, now.offered, now.in_progress, now.is_busy) == (7, 7, 0, False)
+    assert now.busy_ns == 3 * SECOND
+    begin(after, 2, 10 * SECOND)
+    succeed(after)
+    assert (after.read(11 * SECOND).processed, after.read(11 * SECOND).busy_ns) == (5, 4 * SECOND)
+
+
+def test_a_row_without_totals_goes_on_with_what_was_put(row: Row) -> None:
+    row.restore(b"", 12)
+    tally = row.read(SECOND)
+    assert (tally.put, tally.offered, tally.processed, tally.in_progress) == (12, 12, 0, 0)
+
+
+def test_watches_go_on_where_the_clock_is_younger_than_what_they_have_counted() -> None:
+    """As after a restart of the machine, which sets the monotonic clock to 0."""
+    before, row = Ledger(1).rows[0], Ledger(1).rows[0]
+    for after in (before.resume_busy, before.resume_blocked):
+        after(1000 * SECOND)
+    before.settle(9000 * SECOND)
+    row.restore(before.totals(), 0)
+    row.resume_busy(5 * SECOND)
+    row.resume_blocked(5 * SECOND)
+    tally = row.read(7 * SECOND)
+    assert (tally.busy_ns, tally.blocked_ns, tally.is_busy) == (8002 * SECOND, 8002 * SECOND, True)
+    row.pause_busy(8 * SECOND)
+    assert row.read(60 * SECOND).busy_ns == 8003 * SECOND
+
+
+def test_no_watch_reads_backwards_for_who_looked_at_the_clock_before_it_began(row: Row) -> None:
+    row.resume_busy(5 * SECOND)
+    assert row.read(5 * SECOND - 1).busy_ns == 0
