@@ -135,6 +135,8 @@ class Backlog:
             self._trouble = None
             log.warning("the spool has room again", extra=fields(folder=str(self._spool.folder)))
         accepted, self._incoming = self._incoming, []
+        if self._ended:
+            self._write_soon()
         return accepted
 
     def _write_incoming(self) -> bool:
