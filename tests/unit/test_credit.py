@@ -380,3 +380,45 @@ def test_the_books_of_one_that_is_forgotten_are_closed() -> None:
     credit.open(2)
     credit.want(2)
     assert answers(credit)[2].tasks == 10
+
+
+# -- what waits of an earlier run ----------------------------------------------------------------------------
+
+
+def test_what_an_earlier_run_has_left_takes_room_until_it_is_leased() -> None:
+    credit = Credit(100, legacy=95)
+    credit.open(1)
+    credit.want(1)
+    assert answers(credit)[1].tasks == 5
+    credit.offered(1, 5)
+    credit.want(1)
+    assert not answers(credit)
+    credit.leased(0, 30)  # by an account that there is not
+    assert 0 < answers(credit)[1].tasks <= 30
+
+
+def test_where_more_is_left_than_may_wait_nobody_may_put_before_it_is_less() -> None:
+    credit = Credit(100, legacy=1000)
+    credit.open(1)
+    credit.want(1)
+    assert not answers(credit)
+    credit.leased(0, 900)
+    assert not answers(credit)
+    credit.leased(0, 1)
+    assert answers(credit)[1].tasks == 1
+
+
+def test_what_a_producer_leaves_that_is_no_more_still_takes_room() -> None:
+    credit = Credit(10)
+    for number in (1, 2):
+        credit.open(number)
+    credit.want(1)
+    tasks = answers(credit)[1].tasks
+    credit.offered(1, tasks)
+    credit.close(1)
+    credit.forget(1)
+    credit.want(2)
+    assert answers(credit)[2].tasks == 10 - tasks
+    credit.leased(1, tasks)  # its number is known to its chunks on disk
+    credit.leased(1, -1)
+    assert credit._legacy.waiting == 1
