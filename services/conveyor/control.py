@@ -347,7 +347,10 @@ def _connect(path: Path) -> socket.socket | None:
     client.settimeout(CLIENT_SECONDS)
     try:
         client.connect(str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
+    except FileNotFoundError:  # nothing to remove: what is there a moment later is a new run's
+        client.close()
+        return None
+    except ConnectionRefusedError:
         client.close()
         path.unlink(missing_ok=True)
         return None

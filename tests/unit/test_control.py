@@ -160,3 +160,17 @@ def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either
         with contextlib.closing(control.Farewell(1)) as farewell:
             listener.accept()[0].close()
             assert farewell.read() is None
+
+
+def test_a_client_that_comes_a_moment_too_early_does_not_remove_the_socket_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = tmp_path / "1.sock"
+
+    def connect(client: socket.socket, path: str) -> None:
+        early.touch()  # the run makes it just now
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert control._connect(early) is None
+    assert early.exists()
