@@ -102,7 +102,8 @@ def _look(remains: Remains | None, slots: Sequence[SlotRow]) -> tuple[list[SlotR
         for slot in slots:
             row = remains.rows[slot.row]
             found += outcomes(remains.book.read(slot.row, slot.settled), row)
-            row.settle(time.monotonic_ns())
+            # After a restart of the machine the clock may be behind.
+            row.settle(max(time.monotonic_ns(), row.read(0).heartbeat_ns, row.read(0).task_began_ns))
             if row.read(0).in_progress:
                 row.abandon()
             settled.append(slot._replace(words=row.totals()))
