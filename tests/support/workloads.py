@@ -155,6 +155,33 @@ def large(folder: Path, size: int = 1_000_000, tasks: int = 50) -> Pipeline:
     )
 
 
+def padded(tasks: int, size: int) -> Iterator[tuple[int, bytes]]:
+    for number in range(tasks):
+        yield number, bytes(size)
+
+
+class PrintsNumber:
+    """Prints which task it was, once the gate is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, task: tuple[int, bytes]) -> None:
+        wait_at(self.folder / "release", 100.0)
+        print(task[0])
+
+
+def bulky(folder: Path, tasks: int = 20_000, size: int = 1000) -> Pipeline:
+    """Numbers with a ballast, printed once a gate is open; as many may wait as there are."""
+    return Pipeline(
+        name="bulky",
+        producers=[Producer(padded, tasks, size, name="bulk")],
+        consumer=PrintsNumber(folder),
+        consumers=2,
+        maxsize=0,
+    )
+
+
 def endless(folder: Path) -> Pipeline:
     """Tasks without end."""
     return Pipeline(name="endless", producers=[Producer(forever)], consumer=nothing, consumers=2)
