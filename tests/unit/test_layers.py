@@ -26,7 +26,7 @@ LAYERS = [
     ["bench.marks", "bench.jobs", "bench.sessions"],
     ["bench"],
     ["top.watcher"],
-    ["targets", "workloads.kitchen", "workloads.checksum", "live", "control"],
+    ["targets", "workloads.kitchen", "workloads.checksum", "live", "control", "asking"],
     ["steering", "sockets"],
     ["deadletters"],
     ["workloads"],
