@@ -30,12 +30,35 @@ def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
     return [int(word) for word in words]
 
 
+def number_of(words: Sequence[str]) -> int:
+    """Return the number of the one letter that somebody has named. Raises `ConfigurationError`."""
+    match numbers_of(words, []):
+        case [number]:
+            return number
+    raise ConfigurationError(
+        f"dead: {' '.join(words)!r} is not allowed; give one of the numbers that `conveyor dead list` shows"
+    )
+
+
+def chosen(words: Sequence[str], letters: DeadLetters) -> list[int]:
+    """Return the numbers of letters that somebody has named. Raises `ControlError` if one of them is not there."""
+    every = letters.numbers()
+    numbers = numbers_of(words, every)
+    if missing := sorted(set(numbers) - set(every)):
+        raise _no_letter(missing[0])
+    return numbers
+
+
 def found(letters: DeadLetters, number: int) -> DeadLetter:
     """Return a letter. Raises `ControlError` if there is none of that number."""
     letter = letters.find(number)
     if letter is None:
-        raise ControlError(f"there is no dead letter {number}; `conveyor dead list` shows those that there are")
+        raise _no_letter(number)
     return letter
+
+
+def _no_letter(number: int) -> ControlError:
+    return ControlError(f"there is no dead letter {number}; `conveyor dead list` shows those that there are")
 
 
 def as_plain(letter: DeadLetter) -> dict[str, object]:
@@ -57,13 +80,12 @@ def of_spool(folder: Path, verb: str, words: Sequence[str]) -> Iterator[dict[str
             case "list":
                 return iter([as_plain(letter) for letter in spool.letters.list(0, len(spool.letters))])
             case "show":
-                (number,) = numbers_of(words, [])
-                return iter([as_plain(found(spool.letters, number))])
+                return iter([as_plain(found(spool.letters, number_of(words)))])
             case "retry":
-                revived = [spool.revive(number) for number in numbers_of(words, spool.letters.numbers())]
+                revived = [spool.revive(number) for number in chosen(words, spool.letters)]
                 return f"{sum(revived)} tried again at the next start"
             case _:
-                return f"{spool.letters.remove(numbers_of(words, spool.letters.numbers()))} forgotten"
+                return f"{spool.letters.remove(chosen(words, spool.letters))} forgotten"
 
 
 # -- for people --------------------------------------------------------------------------------------------

@@ -77,15 +77,14 @@ def _dead(supervisor: Supervisor, words: Sequence[str]) -> Answer:
     letters = supervisor.dead_letters
     match verb:
         case "list":
-            (after,) = deadletters.numbers_of(others[:1] or ["0"], [])
+            after = deadletters.number_of(others or ["0"])
             return {LETTERS: [deadletters.as_plain(letter) for letter in letters.list(after, PAGE)]}
         case "show":
-            (number,) = deadletters.numbers_of(others[:1], [])
-            return {LETTERS: [deadletters.as_plain(deadletters.found(letters, number))]}
+            return {LETTERS: [deadletters.as_plain(deadletters.found(letters, deadletters.number_of(others)))]}
         case "retry":
-            return {DID: f"{supervisor.revive(deadletters.numbers_of(others, letters.numbers()))} tried again"}
+            return {DID: f"{supervisor.revive(deadletters.chosen(others, letters))} tried again"}
         case "purge":
-            return {DID: f"{letters.remove(deadletters.numbers_of(others, letters.numbers()))} forgotten"}
+            return {DID: f"{letters.remove(deadletters.chosen(others, letters))} forgotten"}
     raise ConfigurationError(f"dead: {verb!r} is not allowed; give list, show, retry or purge")
 
 
