@@ -9,7 +9,7 @@
 
 The map of the package, from the top; a module imports only what stands below it:
 
-    cli  targets  top/  live  control          how a run is asked for and seen
+    cli  targets  top/  live  asking  control  how a run is asked for, seen and answers
     steering  sockets  exporter/               how it is steered; how others see it
     imap  pipeline  results  report            what runs, and what it came to
     picture  lineup  obituaries  wording       how that is drawn and told

@@ -324,9 +324,9 @@ def _write(report: Report, path: Path) -> None:
 
 
 def _status(given: argparse.Namespace) -> int:
-    from conveyor import control
+    from conveyor import asking
 
-    run = control.status(given.pid)
+    run = asking.status(given.pid)
     if given.json:
         print(json.dumps(dataclasses.asdict(run)))
         return 0
@@ -345,24 +345,24 @@ def _top(given: argparse.Namespace) -> int:
 
 
 def _scale(given: argparse.Namespace) -> int:
-    from conveyor import control, steering
+    from conveyor import asking, steering
 
     bounds = steering.bounds_of([given.change])
-    print(control.steer(f"scale consumers={bounds}", given.pid))
+    print(asking.steer(f"scale consumers={bounds}", given.pid))
     return 0
 
 
 def _steer(given: argparse.Namespace) -> int:
-    from conveyor import control
+    from conveyor import asking
 
-    print(control.steer(given.command, given.pid))
+    print(asking.steer(given.command, given.pid))
     return 0
 
 
 def _drain(given: argparse.Namespace) -> int:
-    from conveyor import control
+    from conveyor import asking
 
-    did, ending = control.drain(given.pid)
+    did, ending = asking.drain(given.pid)
     print(did, flush=True)
     if not given.no_wait:
         select.select([ending], [], [])
@@ -387,7 +387,7 @@ def _bench(given: argparse.Namespace) -> int:
 
 
 def _dead(given: argparse.Namespace) -> int:
-    from conveyor import control, deadletters
+    from conveyor import asking, deadletters
 
     words = given.numbers
     if given.spool is not None:
@@ -395,7 +395,7 @@ def _dead(given: argparse.Namespace) -> int:
             raise ConfigurationError("dead: give --pid for a run that goes on, or --spool for one that has ended")
         told = deadletters.of_spool(Path(given.spool), given.verb, words)
     else:
-        told = control.dead(given.verb, words, given.pid)
+        told = asking.dead(given.verb, words, given.pid)
     if isinstance(told, str):
         print(told)
     elif given.json:

@@ -1,8 +1,8 @@
-"""The control socket: how `conveyor status`, `top`, `scale` and the others speak to a run on the same machine.
+"""The control socket: where a run answers `conveyor status`, `top`, `scale` and the others on the same machine.
 
 A Unix socket of mode 0600 in a folder of mode 0700, answered in the supervisor's loop; whoever is not this user
-or root is refused. One line asks (`steering.py` has what), one line of JSON answers. Nothing on the network can reach
-it.
+or root is refused. One line asks (`steering.py` has what, `asking.py` does), one line of JSON answers. Nothing on the
+network can reach it.
 
 One request is kept here: `farewell` is answered when the run is over. Who waits for that knows at once of the end, and
 whether it was one, as a run that is SIGKILLed says nothing.
@@ -20,16 +20,13 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from conveyor import sockets, steering
-from conveyor.errors import ConfigurationError, ControlError
 from conveyor.logs import fields
 from conveyor.loop import Loop
-from conveyor.snapshot import RunStatistics, from_plain
 from conveyor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -37,14 +34,9 @@ log = logging.getLogger(__name__)
 CLIENT_SECONDS = 5.0
 MAX_CLIENTS = 16
 MAX_REQUEST_BYTES = 1024
-FAREWELL = "farewell"
 FAREWELL_SECONDS = 0.2  # for one that does not read its farewell; it is waited for if the farewell is over 200 KB
-MAX_NUMBERS = 50  # of dead letters in one request
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
-
-
-# -- the run's side ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +84,7 @@ class ControlServer:
         self._loop.unwatch(client.socket.fileno())
         if _has_gone(client.socket):  # we were stopped for long: what it was told has failed must not happen now
             self._drop(client)
-        elif client.request.decode(errors="replace").split() == [FAREWELL]:
+        elif client.request.decode(errors="replace").split() == [steering.FAREWELL]:
             self._keep(client)
         else:
             self._answer(client, steering.answer(self._supervisor, client.request))
@@ -199,198 +191,3 @@ def _has_gone(client: socket.socket) -> bool:
     poll = select.poll()
     poll.register(client, 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))
-
-
-# -- the client's side -------------------------------------------------------------------------------------
-
-
-def find(pid: int | None) -> int:
-    """Return the pid of this user's only run, if none is given. Raises `ControlError`."""
-    return int(_find(pid).stem)
-
-
-def status(pid: int | None) -> RunStatistics:
-    """Return the statistics of this user's run, or of the one with this pid. Raises `ControlError`."""
-    return _understood(ask("status", pid))
-
-
-class Farewell:
-    """A connection that is readable once the run is over. Costs the run nothing until then."""
-
-    def __init__(self, pid: int) -> None:
-        """Be told of the end of the run with this pid. Raises `ControlError`."""
-        self._path = _find(pid)
-        connection = _connect(self._path)
-        if connection is None:
-            raise _no_run(pid)
-        self._connection = connection
-        try:
-            connection.sendall(FAREWELL.encode() + b"\n")
-        except OSError as error:
-            connection.close()
-            raise ControlError(f"{self._path}: {error}") from error
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
-
-    def read(self) -> RunStatistics | None:
-        """Return the run as it ended, or None if it said nothing. Raises `ControlError` if it will not tell."""
-        answer = _receive(self._path, self._connection)
-        return None if answer is None else _understood(answer)
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _understood(answer: dict[str, object]) -> RunStatistics:
-    try:
-        return from_plain(answer)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ControlError("the run's answer is not understood: is it of another version?") from error
-
-
-def steer(request: str, pid: int | None) -> str:
-    """Have this user's run, or the one with this pid, do something; return what it did. Raises what `ask` raises."""
-    return str(ask(request, pid).get(steering.DID, ""))
-
-
-def dead(verb: str, words: Sequence[str], pid: int | None) -> Iterator[dict[str, Any]] | str:
-    """Have a run list its dead letters, or show, retry or purge some; return them, or what was done."""
-    if verb == "list":
-        return _listed(pid)
-    did = []
-    for at in range(0, len(words), MAX_NUMBERS):
-        answer = ask(" ".join(("dead", verb, *words[at : at + MAX_NUMBERS])), pid)
-        if verb == "show":
-            return iter(answer[steering.LETTERS])  # type: ignore[call-overload, no-any-return]
-        did.append(str(answer[steering.DID]))
-    return "\n".join(did)
-
-
-def _listed(pid: int | None) -> Iterator[dict[str, Any]]:
-    after = 0
-    while True:
-        letters: Any = ask(f"dead list {after}", pid)[steering.LETTERS]
-        if not letters:
-            return
-        yield from letters
-        after = letters[-1]["number"]
-
-
-def drain(pid: int | None) -> tuple[str, int]:
-    """Drain a run; return what it did, and a descriptor that is readable once its process has ended."""
-    path = _find(pid)
-    try:
-        ending = os.pidfd_open(int(path.stem))  # before we ask: it may be quick
-    except ProcessLookupError:
-        raise _no_run(pid) from None
-    try:
-        return str(_asked(path, "drain", pid).get(steering.DID, "")), ending
-    except ControlError:
-        os.close(ending)
-        raise
-
-
-def ask(request: str, pid: int | None) -> dict[str, object]:
-    """Return what this user's run answers, or the one with this pid.
-
-    Raises `ControlError` if there is none, or it does not answer, or cannot do it now, and `ConfigurationError` if it
-    could never do it.
-    """
-    return _asked(_find(pid), request, pid)
-
-
-def _asked(path: Path, request: str, pid: int | None) -> dict[str, object]:
-    answer = _ask(path, request.encode())
-    if answer is None:
-        raise _no_run(pid)
-    return answer
-
-
-def _no_run(pid: int | None) -> ControlError:
-    if pid is not None:
-        return ControlError(f"no run with pid {pid} answers; start one with `conveyor run`")
-    others = " (one of another user: --pid N)" if os.getuid() == sockets.ROOT else ""
-    return ControlError(f"no run answers in {sockets.folder()}; start one with `conveyor run`{others}")
-
-
-def _find(pid: int | None) -> Path:
-    """Return where the run listens, at least until a moment ago."""
-    try:
-        path = _only_run() if pid is None else sockets.of_run(pid)
-    except FileNotFoundError:
-        path = None
-    except OSError as error:
-        raise ControlError(str(error)) from error
-    if path is None:
-        raise _no_run(pid)
-    return path
-
-
-def _only_run() -> Path | None:
-    """Return the socket of the one run that there is, if any. Raises `OSError` if the folder is not ours alone."""
-    sockets.check(sockets.folder())
-    paths = []
-    for path in sorted(sockets.folder().glob("*.sock")):
-        if (client := _connect(path)) is not None:
-            client.close()
-            paths.append(path)
-    if len(paths) > 1:
-        pids = " or ".join(f"--pid {path.stem}" for path in paths)
-        raise ControlError(f"there are {len(paths)} runs; choose one with {pids}")
-    return paths[0] if paths else None
-
-
-def _connect(path: Path) -> socket.socket | None:
-    """Return a connection to the run behind the socket, or None if it is gone; then the socket is, too."""
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.settimeout(CLIENT_SECONDS)
-    try:
-        client.connect(str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        client.close()
-        path.unlink(missing_ok=True)
-        return None
-    except OSError as error:
-        client.close()
-        raise ControlError(f"{path}: {error}") from error
-    return client
-
-
-def _ask(path: Path, request: bytes) -> dict[str, object] | None:
-    """Return the answer, or None if nobody is behind the socket any more."""
-    client = _connect(path)
-    if client is None:
-        return None
-    with client:
-        try:
-            client.sendall(request + b"\n")
-        except OSError as error:
-            raise ControlError(f"{path}: {error}") from error
-        answer = _receive(path, client)
-    if answer is None:
-        raise ControlError(f"{path}: the run closed the connection without an answer")
-    return answer
-
-
-def _receive(path: Path, client: socket.socket) -> dict[str, object] | None:
-    """Return what the run says, or None if it closes the connection instead. Raises `ControlError`."""
-    try:
-        with client.makefile("rb") as stream:
-            answer = json.loads(stream.readline() or b"null")
-    except ConnectionResetError:  # it died, or dropped us, before it had read what we asked
-        return None
-    except TimeoutError:
-        raise ControlError(f"{path}: the run does not answer within {CLIENT_SECONDS:g} s") from None
-    except (OSError, ValueError) as error:
-        raise ControlError(f"{path}: {error}") from error
-    match answer:
-        case {"ok": dict(ok)}:
-            return ok
-        case {"error": str(reason), "exit_code": ConfigurationError.exit_code}:
-            raise ConfigurationError(reason)
-        case {"error": str(reason)}:
-            raise ControlError(f"{path}: {reason}")
-        case None:
-            return None
-    raise ControlError(f"{path}: {str(answer)[:80]!r} is not an answer")

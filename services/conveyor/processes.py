@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext, set_spawning_popen
 from multiprocessing.process import BaseProcess
@@ -50,6 +50,22 @@ class Starter:
             self._ensure_server()
             process.start()
         return process
+
+    def reap_orphans(self, own: Collection[int]) -> None:
+        """Where this is the first process of a container, lay to rest what others have left behind.
+
+        The children of a killed worker become ours then, and would stay zombies. `own` are the processes that we have
+        started: how they ended is asked for elsewhere.
+        """
+        if os.getpid() != 1:
+            return
+        # There is no public way to their pids.
+        helpers = (forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid)  # type: ignore[attr-defined]
+        with contextlib.suppress(ChildProcessError):  # there are none at all
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in own or ended.si_pid in helpers:
+                    return
+                os.waitpid(ended.si_pid, 0)
 
     def _ensure_server(self) -> None:
         """Start the fork server, at first or in a dead one's place, with our module path.

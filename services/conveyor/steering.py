@@ -18,6 +18,7 @@ Answer = dict[str, object]
 
 LETTERS = "letters"
 PAGE = 20  # dead letters in one answer: their traces are long, and the loop waits meanwhile
+FAREWELL = "farewell"  # the one request beside the table: it is answered when the run is over (`control.py`)
 DID = "did"
 """Where an answer says, for people, what was done."""
 

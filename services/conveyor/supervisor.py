@@ -266,6 +266,7 @@ class Supervisor:
         for slot in self._roster.slots[self._ticks % TICKS_BETWEEN_LOOKS :: TICKS_BETWEEN_LOOKS]:
             slot.weigh()
         self._tell_unsaid()
+        self._plan.starter.reap_orphans([slot.pid for slot in self._roster.slots if slot.pid is not None])
         self._look_for_ends()
         self._look_for_stalls()
         self._advance()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import conveyor
-from conveyor import control
+from conveyor import asking, control
 from conveyor.cli import main
 from conveyor.errors import ControlError
 from conveyor.snapshot import from_plain
@@ -45,7 +45,7 @@ def release(run: Run) -> int:
 def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give this process a folder of control sockets of its own, and little patience."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(control, "CLIENT_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.2)
     folder = tmp_path / "conveyor"
     folder.mkdir(mode=0o700)
     return folder
@@ -150,7 +150,7 @@ def test_an_answer_that_makes_no_sense_is_told_in_one_line(
     ours, theirs = socket.socketpair()
     theirs.sendall(answer)
     theirs.shutdown(socket.SHUT_WR)
-    monkeypatch.setattr(control, "_connect", lambda path: ours)
+    monkeypatch.setattr(asking, "_connect", lambda path: ours)
     with theirs:
         assert main(["status", "--pid", "1"]) == 1
     error = capsys.readouterr().err
@@ -210,7 +210,7 @@ def test_garbage_is_refused_and_disturbs_nobody(tmp_path: Path, request_: bytes)
         in_task(run)
         path = tmp_path / "conveyor" / f"{run.process.pid}.sock"
         with pytest.raises(ControlError, match=r"is not a request; allowed: status|reset|Broken pipe"):
-            control._ask(path, request_)
+            asking._ask(path, request_)
         assert run.status().total("processed") == 3
         assert release(run) == 0
         assert sorted(map(int, run.lines())) == [0, 1, 2, 3, 4]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conveyor import control, sockets
+from conveyor import asking, sockets
 from conveyor.cli import main
 from conveyor.errors import ControlError
 from conveyor.snapshot import Phase, Role, RunStatistics, Scaling
@@ -30,7 +30,7 @@ NOBODY = 65534
 # What it needs is imported before: the interpreter may be where only root can read.
 AS_NOBODY = f"""
 import os, sys
-from conveyor import cli, control, steering
+from conveyor import asking, cli, steering
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 sys.exit(cli.main())
 """
@@ -312,7 +312,7 @@ def test_bounds_can_be_given_to_a_run_that_had_a_number(tmp_path: Path) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give this process a folder of control sockets of its own, and little patience."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(control, "CLIENT_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.2)
     folder = tmp_path / "conveyor"
     folder.mkdir(mode=0o700)
     return folder

@@ -104,6 +104,15 @@ def test_the_image_has_no_compiler_and_no_pip(stack: Stack) -> None:
     assert stack.compose("exec", "-T", "conveyor", "python", "-m", "pip", check=False).returncode == 1
 
 
+def test_the_first_process_leaves_no_zombie(stack: Stack) -> None:
+    """An orphan of any process in the container becomes its child."""
+    orphan = "(sleep 0.1; exit 3) & echo $!"
+    pid = stack.compose("exec", "-T", "conveyor", "sh", "-c", orphan).stdout.strip()
+    assert pid.isdecimal()
+    look = f"test -e /proc/{pid}"
+    wait_for("it to be gone", lambda: stack.compose("exec", "-T", "conveyor", "sh", "-c", look, check=False).returncode)
+
+
 def test_prometheus_scrapes_every_target(stack: Stack) -> None:
     def healthy() -> bool:
         targets = stack.prometheus("targets", state="active")["activeTargets"]

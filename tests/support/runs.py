@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from conveyor.control import _ask
+from conveyor.asking import _ask
 from conveyor.snapshot import RunStatistics, SlotStatistics, WorkerState, from_plain
 from support.waiting import wait_for
 

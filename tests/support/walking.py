@@ -20,7 +20,7 @@ import pytest
 
 from conveyor.descriptors import Descriptor
 from conveyor.ledger import Flaw, Row, State
-from conveyor.queues import backlog, codec, leased, relief, retries
+from conveyor.queues import backlog, codec, leased, mishaps, relief, retries
 from conveyor.queues.leased import LeasedTaskQueue
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet
 from conveyor.queues.letters import Cause, DeadLetter
@@ -138,7 +138,7 @@ class World:
         """Tasks that were given up as they killed their consumers."""
         self.revived: Counter[int] = Counter()
         patch.setattr(retries, "random", self.chance)
-        for module in (backlog, leased, relief, settling):
+        for module in (backlog, leased, mishaps, relief, settling):
             patch.setattr(module, "time", self.clock)
         # Small, so that most of what waits is on disk alone.
         patch.setattr(backlog, "MAX_CHUNKS", 6)

@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from conveyor import control
+from conveyor import asking, control
 from conveyor.errors import ControlError
 from conveyor.loop import Loop
 from conveyor.snapshot import Ending, Phase, RunStatistics
@@ -47,15 +47,15 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_an_answer_of_any_length_arrives_whole(path: Path) -> None:
-    assert control.status(None) == CROWD
-    assert control.status(os.getpid()) == CROWD
+    assert asking.status(None) == CROWD
+    assert asking.status(os.getpid()) == CROWD
 
 
 def test_a_client_that_does_not_read_keeps_nobody_waiting(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as lazy:
         lazy.connect(str(path))
         lazy.send(b"status\n")
-        assert control.status(None) == CROWD
+        assert asking.status(None) == CROWD
 
 
 def test_a_client_that_goes_while_it_is_answered_is_forgotten(path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_client_that_goes_while_it_is_answered_is_forgotten(path: Path) -> Non
             hasty.connect(str(path))
             hasty.send(b"status\n")
             hasty.recv(1)
-    assert control.status(None) == CROWD
+    assert asking.status(None) == CROWD
 
 
 def test_a_request_may_arrive_in_pieces(path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_client_that_never_asks_is_dropped(
 
 
 def test_statistics_survive_the_way(path: Path) -> None:
-    seen: RunStatistics = control.status(None)
+    seen: RunStatistics = asking.status(None)
     assert seen.slots[0].restarts == CROWD.slots[0].restarts
     assert type(seen.slots[0].state) is type(CROWD.slots[0].state)
 
@@ -102,7 +102,7 @@ def test_who_waits_for_it_is_told_how_the_run_ended(tmp_path: Path, monkeypatch:
     with contextlib.closing(Loop()) as loop:
         run = FakeRun(CROWD)
         with control.serving(cast(Supervisor, run), loop):
-            farewells = [control.Farewell(os.getpid()) for _ in range(2)]
+            farewells = [asking.Farewell(os.getpid()) for _ in range(2)]
             for _ in range(3):  # to accept two, and to read their requests
                 loop.turn()
             assert select.select(farewells, [], [], 0.0)[0] == [], "told too early"
@@ -117,7 +117,7 @@ def test_who_waits_outlasts_the_patience_with_those_who_never_ask(
 ) -> None:
     monkeypatch.setattr(control, "CLIENT_SECONDS", 0.05)
     path = request.getfixturevalue("path")
-    with contextlib.closing(control.Farewell(os.getpid())) as farewell:
+    with contextlib.closing(asking.Farewell(os.getpid())) as farewell:
         with socket.socket(socket.AF_UNIX) as silent:  # came later, and is dropped: so would the other have been
             silent.connect(str(path))
             silent.settimeout(10)
@@ -128,25 +128,25 @@ def test_who_waits_outlasts_the_patience_with_those_who_never_ask(
 def test_too_many_who_wait_are_told_so_and_keep_nobody_else_from_asking(path: Path) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(control.MAX_CLIENTS):
-            stack.enter_context(contextlib.closing(control.Farewell(os.getpid())))
-            assert control.status(None) == CROWD  # and so the farewell before it has been asked for
-        with contextlib.closing(control.Farewell(os.getpid())) as one_more:
+            stack.enter_context(contextlib.closing(asking.Farewell(os.getpid())))
+            assert asking.status(None) == CROWD  # and so the farewell before it has been asked for
+        with contextlib.closing(asking.Farewell(os.getpid())) as one_more:
             with pytest.raises(ControlError, match="16 others watch this run already"):
                 one_more.read()
-        assert control.status(None) == CROWD
-    wait_for("room", lambda: control.status(None) == CROWD and not is_refused())
+        assert asking.status(None) == CROWD
+    wait_for("room", lambda: asking.status(None) == CROWD and not is_refused())
 
 
 def is_refused() -> bool:
-    with contextlib.closing(control.Farewell(os.getpid())) as farewell:
-        assert control.status(None) == CROWD
+    with contextlib.closing(asking.Farewell(os.getpid())) as farewell:
+        assert asking.status(None) == CROWD
         return bool(select.select([farewell], [], [], 0.0)[0])
 
 
 def test_a_run_that_is_gone_says_no_farewell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(ControlError, match="no run with pid 1 answers"):
-        control.Farewell(1)
+        asking.Farewell(1)
 
 
 def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either(
@@ -157,6 +157,20 @@ def test_a_run_that_dies_before_it_has_heard_the_request_says_no_farewell_either
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "conveyor" / "1.sock"))
         listener.listen()
-        with contextlib.closing(control.Farewell(1)) as farewell:
+        with contextlib.closing(asking.Farewell(1)) as farewell:
             listener.accept()[0].close()
             assert farewell.read() is None
+
+
+def test_a_client_that_comes_a_moment_too_early_does_not_remove_the_socket_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = tmp_path / "1.sock"
+
+    def connect(client: socket.socket, path: str) -> None:
+        early.touch()  # the run makes it just now
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert asking._connect(early) is None
+    assert early.exists()

@@ -2,7 +2,8 @@
 
 Each worker has a private socket to the supervisor, which alone knows what waits and who has what. So no worker can
 die with something that another one needs: a death is the end of one socket. What decides is pure and lies beside
-this (`leases.py`, `credit.py`, `pace.py`); here are the sockets.
+this (`leases.py`, `credit.py`, `pace.py`), as what is kept does (`memories.py`, `harvest.py`, `mishaps.py`); here is
+who says what to whom.
 
 Called in the supervisor's loop, and in no other thread but for `statistics`.
 """
@@ -11,23 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from conveyor.descriptors import Descriptor
 from conveyor.ledger import Closed, Flaw, Row, State, Tally
 from conveyor.queues import wire
-from conveyor.queues.arena import NO_LIMIT, Arena, Window, new_memory
-from conveyor.queues.codec import Codec, alone
+from conveyor.queues.codec import Codec
 from conveyor.queues.credit import Credit
-from conveyor.queues.effigy import likeness
+from conveyor.queues.harvest import Harvest
 from conveyor.queues.leased_ends import LeasedIntake, LeasedOutlet, pair
-from conveyor.queues.leases import OWN_ARENA, Failed, Lease, Leases, Returned, Span, StoredChunk, Suspect
-from conveyor.queues.letters import Cause, Counted, DeadLetter, DeadLetters, LettersInMemory
+from conveyor.queues.leases import OWN_ARENA, Failed, Lease, Leases, Returned, Span, StoredChunk
+from conveyor.queues.letters import DeadLetter, DeadLetters, LettersInMemory
+from conveyor.queues.lines import receive, send
+from conveyor.queues.memories import Memories, Memory
+from conveyor.queues.mishaps import Mishaps
 from conveyor.queues.pace import LEASE_NS, Pace
 from conveyor.queues.relief import Relief
 from conveyor.queues.seam import Casualty, Counts, End, Intake, Outlet
@@ -43,33 +44,8 @@ if TYPE_CHECKING:
     from conveyor.queues.backlog import Backlog
 
 NEVER = 1 << 62  # nanoseconds
-UNTOLD = wire.Failed("unknown", "its consumer died before it could tell", "")
 
 _CODECS = tuple(Codec)  # by number; to call the enum takes longer
-
-
-@dataclass(slots=True, eq=False)
-class _Producer:
-    """A producer process's end here, and the chunks that lie in its memory."""
-
-    slot: int
-    line: socket.socket | None
-    memory: int
-    chunks: int = 0
-    window: Window | None = None
-    known_to: set[int] = field(default_factory=set)
-    """Slots of the consumers that have the memory mapped."""
-
-    def payload(self, chunk: StoredChunk) -> memoryview:
-        """Return what a chunk holds."""
-        if self.window is None:
-            self.window = Window(os.dup(self.memory))
-        return self.window.view(chunk.offset, chunk.size)
-
-    def close(self) -> None:
-        if self.window is not None:
-            self.window.close()
-        os.close(self.memory)
 
 
 class LeasedTaskQueue:
@@ -89,17 +65,13 @@ class LeasedTaskQueue:
         restored = setup.restored
         self._unsettled = restored.unfinished if restored is not None else 0
         self._credit = Credit(setup.capacity, self._unsettled)
-        self._producers: dict[int, _Producer] = {}  # by the number of their arena
-        own = _Producer(-1, None, new_memory(), chunks=1)  # never without a chunk: it is never given back
-        self._producers[OWN_ARENA] = own
-        self._own = Arena(own.memory, NO_LIMIT)
-        self._arenas = OWN_ARENA
+        self._memories = Memories()
+        self._lines: dict[int, socket.socket] = {}
+        """By arena, to the producers that are alive."""
         self._arena_of: dict[int, int] = {}  # of the process in a slot
         self._consumers: dict[int, socket.socket] = {}
         self._handed_over: dict[int, list[Descriptor]] = {}
-        self._results = setup.results
-        self._windows: dict[int, Window] = {}
-        """The memory in which a consumer keeps its results."""
+        self._harvest = Harvest(setup.results) if setup.results is not None else None
         self._settled: dict[int, int] = {}
         self._name = setup.name
         self.letters: DeadLetters = LettersInMemory()
@@ -108,8 +80,10 @@ class LeasedTaskQueue:
             # Imported only where it is used: SQLite takes as long to import as the rest of a worker.
             from conveyor.queues.backlog import Backlog
 
-            self._backlog = Backlog(setup.spool, restored, self._own, setup.loop, self._pump_soon)
+            self._backlog = Backlog(setup.spool, restored, self._memories.own, setup.loop, self._pump_soon)
             self.letters = self._backlog.letters
+        before = restored.run if restored is not None else None
+        self._mishaps = Mishaps(self._memories, self.letters, setup.results, before)
         self._told: dict[int, wire.Failed] = {}
         """How a task raised, of which a consumer is about to report."""
         self._alarm_ns = NEVER
@@ -117,28 +91,20 @@ class LeasedTaskQueue:
         self._relief = Relief(self._leases, setup.rows, setup.loop, self._wait_again)
         self._is_pumping = False
         self._is_paused = False
-        # Written here, read by any thread.
-        self._redeliveries = dict.fromkeys(RedeliveryReason, 0)
-        self._dead_lettered = self._added = 0
-        if restored is not None:
-            self._redeliveries |= {RedeliveryReason(name): n for name, n in restored.run.redeliveries.items()}
-            self._dead_lettered, self._added = restored.run.dead_lettered, restored.run.added
-        """Tasks beyond those that producers have put: dead letters that are tried again."""
 
     # -- processes come and go -----------------------------------------------------------------------------
 
     def outlet(self, slot: int) -> Outlet:
         if self._backlog is not None:
             self._backlog.enrol(slot, self._name(slot), Role.PRODUCER)
-        self._arenas += 1
+        arena = self._arena_of[slot] = self._memories.open(slot)
+        memory = self._memories.by_arena[arena]
         ours, theirs = pair()
-        producer = _Producer(slot, ours, new_memory())
-        self._producers[self._arenas] = producer
-        self._arena_of[slot] = self._arenas
-        self._credit.open(self._arenas)
-        self._loop.watch(ours.fileno(), functools.partial(self._on_producer, self._arenas, producer, ours))
+        self._lines[arena] = ours
+        self._credit.open(arena)
+        self._loop.watch(ours.fileno(), functools.partial(self._on_producer, arena, memory, ours))
         self._handed_over[slot] = [theirs]
-        return LeasedOutlet(theirs, Descriptor(producer.memory), self._limit_bytes)
+        return LeasedOutlet(theirs, Descriptor(memory.descriptor), self._limit_bytes)
 
     def intake(self, slot: int) -> Intake:
         if self._backlog is not None:
@@ -147,14 +113,7 @@ class LeasedTaskQueue:
         self._consumers[slot] = ours
         self._loop.watch(ours.fileno(), functools.partial(self._on_consumer, slot, ours))
         self._handed_over[slot] = [theirs]
-        if self._results is None:
-            return LeasedIntake(theirs, None)
-        memory = new_memory()
-        unused = self._windows.pop(slot, None)  # of a process that never was
-        if unused is not None:
-            unused.close()
-        self._windows[slot] = Window(memory)
-        return LeasedIntake(theirs, Descriptor(memory))
+        return LeasedIntake(theirs, self._harvest.open(slot) if self._harvest is not None else None)
 
     def started(self, slot: int) -> None:
         for descriptor in self._handed_over.pop(slot, []):
@@ -172,50 +131,54 @@ class LeasedTaskQueue:
         while self._read_consumer(slot, line):
             pass
         self._hang_up(line)
-        for producer in self._producers.values():
-            producer.known_to.discard(slot)
+        self._memories.forget(slot)
         number = self._leases.first_number(slot)
         closed = row.outcome(number) if number else Closed(0, Flaw.NONE)
         is_in_task = bool(tally.in_progress) and tally.lease == number and not closed.flaw
         back = self._leases.bury(slot, closed, is_in_task, time.monotonic_ns())
         row.close_for_dead(number, closed)
-        self._rescue_results(slot, closed.done + (closed.flaw is Flaw.FINAL))
-        casualty = self._casualty(back.suspect, end) if back.suspect else None
+        if self._harvest is not None:
+            self._harvest.rescue(slot, closed.done + (closed.flaw is Flaw.FINAL))
+        casualty = None
+        if back.suspect is not None:
+            casualty = self._mishaps.died(back.suspect, end)
+            if not casualty.is_dead_letter:
+                self._wait_again([back.suspect.span])
         self._take_back(back, self._told.pop(slot, None), end.slot)
         if self._backlog is not None:
             if back.suspect is not None:
                 self._backlog.touch(back.suspect.span.chunk)
-                self._backlog.count(self._counts())
+                self._backlog.count(self._mishaps.counted())
             self._backlog.settle(slot, self._leases.last_number(slot))
         return casualty
 
     def _bury_producer(self, arena: int) -> None:
-        producer = self._producers.get(arena)  # None if it had ended and all that it left is done
-        if producer is not None and producer.line is not None:
-            while self._read_producer(arena, producer, producer.line):
+        line = self._lines.get(arena)  # None if we have read its last, and its end
+        if line is not None:
+            memory = self._memories.by_arena[arena]
+            while self._read_producer(arena, memory, line):
                 pass
             self._write()  # so that what it has put counts before anybody asks whether all is done
-            self._close_producer(arena, producer)
+            self._close_producer(arena)
         self._pump_soon()
 
-    def _close_producer(self, arena: int, producer: _Producer) -> None:
+    def _close_producer(self, arena: int) -> None:
         """End with a producer that has sent its last; its chunks stay."""
-        if producer.line is not None:
-            self._hang_up(producer.line)
-            producer.line = None
+        line = self._lines.pop(arena, None)
+        if line is not None:
+            self._hang_up(line)
             self._credit.close(arena)
-            self._forget(arena, producer)
+            self._forget(arena)
 
-    def _forget(self, arena: int, producer: _Producer) -> None:
+    def _forget(self, arena: int) -> None:
         """Give a dead producer's memory back once all its chunks are done."""
-        if producer.line is not None or producer.chunks:
+        if arena in self._lines or self._memories.by_arena[arena].chunks:
             return
-        del self._producers[arena]
         self._credit.forget(arena)
-        producer.close()
-        for slot in producer.known_to & self._consumers.keys():  # the one that is being buried is not among them
+        mapped = self._memories.give_back(arena)
+        for slot in mapped & self._consumers.keys():  # the one that is being buried is not among them
             with contextlib.suppress(BlockingIOError):  # one that is stopped keeps its mapping
-                _send(self._consumers[slot], wire.forget(arena))
+                send(self._consumers[slot], wire.forget(arena))
 
     def _hang_up(self, line: socket.socket) -> None:
         self._loop.unwatch(line.fileno())
@@ -223,14 +186,14 @@ class LeasedTaskQueue:
 
     # -- what they say -------------------------------------------------------------------------------------
 
-    def _on_producer(self, arena: int, producer: _Producer, line: socket.socket) -> None:
-        if not self._read_producer(arena, producer, line):
-            self._close_producer(arena, producer)
+    def _on_producer(self, arena: int, memory: Memory, line: socket.socket) -> None:
+        if not self._read_producer(arena, memory, line):
+            self._close_producer(arena)
         self._pump_soon()
 
-    def _read_producer(self, arena: int, producer: _Producer, line: socket.socket) -> bool:
+    def _read_producer(self, arena: int, memory: Memory, line: socket.socket) -> bool:
         """Read one message; return whether there was one, and not the end."""
-        data = _receive(line)
+        data = receive(line)
         if not data:
             return False
         if data[0] == Kind.OFFER:
@@ -239,21 +202,21 @@ class LeasedTaskQueue:
                 arena, offer.chunk, _CODECS[offer.codec], offer.tasks, offer.offset, offer.size, offer.offered_ns,
                 offer.tasks, account=arena,
             )  # fmt: skip
-            producer.chunks += 1
+            memory.chunks += 1
             self._unsettled += offer.tasks
             if self._backlog is None:
                 self._leases.accept(chunk)
-                self._count_put(producer, chunk)
+                self._count_put(memory.slot, chunk)
             else:
-                self._backlog.offer(chunk, producer.slot, producer.payload(chunk))
+                self._backlog.offer(chunk, memory.slot, memory.payload(chunk))
             if not offer.wants:
                 return True
         self._credit.want(arena)
         return True
 
-    def _count_put(self, producer: _Producer, chunk: StoredChunk) -> None:
+    def _count_put(self, slot: int, chunk: StoredChunk) -> None:
         self._credit.offered(chunk.account, chunk.count)
-        self._rows[producer.slot].accept(chunk.count)
+        self._rows[slot].accept(chunk.count)
 
     def _write(self) -> None:
         """Write what producers have offered into the spool, and accept it."""
@@ -261,7 +224,8 @@ class LeasedTaskQueue:
             return
         for incoming in self._backlog.write():
             chunk = incoming.chunk
-            self._count_put(self._producers[chunk.arena], chunk)  # first: its producer may be gone but for this chunk
+            slot = self._memories.by_arena[chunk.arena].slot
+            self._count_put(slot, chunk)  # first: its producer may be gone but for this chunk
             if self._backlog.keep_in_memory(chunk):
                 self._leases.accept(chunk)
             else:
@@ -285,7 +249,7 @@ class LeasedTaskQueue:
 
     def _read_consumer(self, slot: int, line: socket.socket) -> bool:
         """Read one message; return whether there was one, and not the end."""
-        data = _receive(line)
+        data = receive(line)
         if not data:
             return False
         match data[0]:
@@ -304,29 +268,14 @@ class LeasedTaskQueue:
             closed = self._rows[slot].closed(report.number) or closed
         back = self._leases.report(slot, report.number, closed, time.monotonic_ns())
         if back is not None:
-            self._read_results(slot, report.results)
+            if self._harvest is not None:
+                self._harvest.read(slot, report.results)
             self._settled[slot] = report.number
             if self._backlog is not None:
                 self._backlog.settle(slot, report.number)
             self._relief.reported(slot)
             self._pace.learn(report.done + report.has_failed, report.took_ns)
             self._take_back(back, told, self._name(slot))
-
-    def _read_results(self, slot: int, places: Sequence[int]) -> None:
-        """Pass results on; their places are pairs of offset and size."""
-        if self._results is not None and places:
-            view = self._windows[slot].view
-            self._results.add([bytes(view(offset, size)) for offset, size in _pairs(places)])
-
-    def _rescue_results(self, slot: int, tasks: int) -> None:
-        """Pass on what a dead consumer had kept and not reported: that of so many tasks."""
-        window = self._windows.pop(slot, None)
-        if window is None:
-            return
-        if self._results is not None and tasks:
-            places = window.view(0, 16 * tasks).cast("Q").tolist()
-            self._results.add([bytes(window.view(offset, size)) for offset, size in _pairs(places)])
-        window.close()
 
     def _take_back(self, back: Returned, told: wire.Failed | None, worker: str) -> None:
         """See to what has come back from a consumer."""
@@ -339,14 +288,9 @@ class LeasedTaskQueue:
     def _take_failed(self, failed: Failed, told: wire.Failed | None, worker: str) -> None:
         if self._backlog is not None:
             self._backlog.touch(failed.span.chunk)
-        if not failed.is_final:
-            self._redeliveries[RedeliveryReason.ERROR] += 1
-            if self._backlog is not None:
-                self._backlog.count(self._counts())
-        elif self._results is None:  # else whoever reads the results has it
-            told = told or UNTOLD
-            letter = self._letter(failed.span, Cause.ERROR, worker)
-            self.letters.add(replace(letter, error=told.error, reason=told.reason, trace=told.trace))
+        self._mishaps.raised(failed, told, worker)
+        if self._backlog is not None and not failed.is_final:
+            self._backlog.count(self._mishaps.counted())
 
     def _wait_again(self, spans: Iterable[Span]) -> None:
         """Count tasks that came back as waiting, and give them out."""
@@ -371,14 +315,13 @@ class LeasedTaskQueue:
         """Give the memory of a chunk back."""
         chunk.is_freed = True
         if chunk.arena == OWN_ARENA:
-            self._own.free(chunk.offset, chunk.size)
+            self._memories.own.free(chunk.offset, chunk.size)
             return
-        producer = self._producers[chunk.arena]
-        producer.chunks -= 1
-        if producer.line is None:
-            self._forget(chunk.arena, producer)
-        else:
+        self._memories.by_arena[chunk.arena].chunks -= 1
+        if chunk.arena in self._lines:
             self._credit.freed(chunk.arena, chunk.number)
+        else:
+            self._forget(chunk.arena)
 
     # -- what they are told --------------------------------------------------------------------------------
 
@@ -393,7 +336,7 @@ class LeasedTaskQueue:
         self._write()
         self._load()
         self._ripen()
-        is_open = not self._is_paused and (self._results is None or self._results.has_room)
+        is_open = not self._is_paused and (self._harvest is None or self._harvest.has_room)
         if is_open and self._may_grant:
             for slot, lease in self._leases.grants(time.monotonic_ns()):
                 self._credit.leased(lease.span.chunk.account, lease.span.tasks)
@@ -401,9 +344,9 @@ class LeasedTaskQueue:
         if self._credit.is_wanted and not (self._backlog is not None and self._backlog.is_stuck):
             wanted = self._pace.chunk(self._credit.share, self._unsettled)
             for answer in self._credit.answers(wanted):
-                line = self._producers[answer.producer].line
+                line = self._lines.get(answer.producer)
                 if line is not None:
-                    _send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
+                    send(line, wire.credit(wire.Credit(answer.tasks, wanted, answer.freed)))
         self._relief.look_later()
 
     @property
@@ -427,48 +370,18 @@ class LeasedTaskQueue:
         if self._backlog is not None:
             self._backlog.give(slot, lease)
         span, chunk = lease.span, lease.span.chunk
-        producer = self._producers[chunk.arena]
+        memory = self._memories.by_arena[chunk.arena]
         message = wire.grant(
             wire.Grant(
                 chunk.codec, lease.number, chunk.arena, chunk.count, span.first, span.last, chunk.offset, chunk.size,
                 chunk.offered_ns, LEASE_NS, self._settled.get(slot, 0), self._leases.tries_left(span),
             )
         )  # fmt: skip
-        if slot in producer.known_to:
-            _send(self._consumers[slot], message)
+        if slot in memory.known_to:
+            send(self._consumers[slot], message)
         else:
-            producer.known_to.add(slot)
-            _send(self._consumers[slot], message, producer.memory)
-
-    # -- deaths --------------------------------------------------------------------------------------------
-
-    def _casualty(self, suspect: Suspect, end: End) -> Casualty:
-        """Return the task that a dead consumer had in hand; keep it as a dead letter if it is given up."""
-        letter = self._letter(suspect.span, Cause.TIMEOUT if end.is_timeout else Cause.DEATH, end.slot)
-        if suspect.is_dead_letter:
-            self._dead_lettered += 1
-        else:
-            self._redeliveries[RedeliveryReason.TIMEOUT if end.is_timeout else RedeliveryReason.DEATH] += 1
-            self._wait_again([suspect.span])
-        casualty = Casualty(task=letter.task, attempt=suspect.attempt, is_dead_letter=suspect.is_dead_letter)
-        if suspect.is_dead_letter and self._results is not None:
-            self._results.add_dead_letter(casualty)
-        elif suspect.is_dead_letter:
-            self.letters.add(replace(letter, error=end.how))
-        return casualty
-
-    def _counts(self) -> Counted:
-        return Counted(self._added, self._dead_lettered, dict(self._redeliveries))
-
-    def _letter(self, span: Span, cause: Cause, worker: str) -> DeadLetter:
-        """Return a letter on one task, of which nobody has yet said what it died of."""
-        chunk, place = span.chunk, span.first
-        attempts = (chunk.attempts or {}).get(place, 0) + (chunk.failures or {}).get(place, 0)
-        payload = self._producers[chunk.arena].payload(chunk)
-        codec, alone = _alone(chunk, payload, place)
-        task = likeness(chunk.codec, payload, chunk.count, place)
-        put_at = time.time() - (time.monotonic_ns() - chunk.offered_ns) / 1e9
-        return DeadLetter(cause, task, "", "", "", attempts, worker, put_at, time.time(), codec, alone)
+            memory.known_to.add(slot)
+            send(self._consumers[slot], message, memory.descriptor)
 
     # -- for the supervisor --------------------------------------------------------------------------------
 
@@ -491,21 +404,19 @@ class LeasedTaskQueue:
         self._pump_soon()
 
     def revive(self, letter: DeadLetter) -> None:
-        offset = self._own.write([letter.payload], len(letter.payload))
+        offset = self._memories.own.write([letter.payload], len(letter.payload))
         assert offset is not None
         chunk = StoredChunk(OWN_ARENA, 0, letter.codec, 1, offset, len(letter.payload), time.monotonic_ns(), 1)
-        self._added += 1
-        self._redeliveries[RedeliveryReason.REQUEST] += 1
+        self._mishaps.revived(1)
         is_in_memory = True
         try:
             if self._backlog is None:
                 self.letters.remove([letter.number])
             else:
-                is_in_memory = self._backlog.adopt(chunk, letter, self._counts())
+                is_in_memory = self._backlog.adopt(chunk, letter, self._mishaps.counted())
         except OSError:
-            self._added -= 1
-            self._redeliveries[RedeliveryReason.REQUEST] -= 1
-            self._own.free(offset, chunk.size)
+            self._mishaps.revived(-1)
+            self._memories.own.free(offset, chunk.size)
             raise
         self._unsettled += 1
         self._credit.leased(chunk.account, -1)
@@ -522,7 +433,8 @@ class LeasedTaskQueue:
         return self._leases.is_empty and not (self._backlog is not None and self._backlog.tasks_on_disk)
 
     def statistics(self, counts: Counts, lost_in_transit: int) -> QueueStatistics:
-        unfinished = max(0, counts.put + self._added - counts.processed - self._dead_lettered)
+        mishaps = self._mishaps
+        unfinished = max(0, counts.put + mishaps.added - counts.processed - mishaps.dead_lettered)
         return QueueStatistics(
             name=self.kind,
             capacity=self.capacity,
@@ -530,9 +442,9 @@ class LeasedTaskQueue:
             in_progress=counts.in_progress,
             unfinished=unfinished,
             lost=lost_in_transit,
-            redelivered=self._redeliveries[RedeliveryReason.DEATH] + self._redeliveries[RedeliveryReason.TIMEOUT],
-            dead_lettered=self._dead_lettered,
-            redeliveries=dict(self._redeliveries),
+            redelivered=mishaps.redeliveries[RedeliveryReason.DEATH] + mishaps.redeliveries[RedeliveryReason.TIMEOUT],
+            dead_lettered=mishaps.dead_lettered,
+            redeliveries=dict(mishaps.redeliveries),
             delayed=self._leases.delayed_tasks,
             dead_letters=len(self.letters),
             oldest_waiting_seconds=_seconds_since(self._leases.oldest_ns),
@@ -545,54 +457,16 @@ class LeasedTaskQueue:
             self._backlog.flush()
         for slot in list(self._handed_over):
             self.started(slot)
-        for producer in self._producers.values():
-            if producer.line is not None:
-                self._hang_up(producer.line)
-            producer.close()
-        for line in self._consumers.values():
+        for line in (*self._lines.values(), *self._consumers.values()):
             self._hang_up(line)
-        for window in self._windows.values():
-            window.close()
-        self._producers.clear()
+        self._memories.close()
+        if self._harvest is not None:
+            self._harvest.close()
+        self._lines.clear()
         self._consumers.clear()
-        self._windows.clear()
         self._news = None  # or a ring would keep the ledger open until the next collection of garbage
         del self._relief  # likewise
 
 
 def _seconds_since(then_ns: int | None) -> float:
     return (time.monotonic_ns() - then_ns) / 1e9 if then_ns is not None else 0.0
-
-
-def _alone(chunk: StoredChunk, payload: memoryview, place: int) -> tuple[Codec, bytes]:
-    try:
-        return alone(chunk.codec, payload, chunk.count, place)
-    except Exception:  # a worker's pickle can say anything; a letter that cannot be tried again is better than none
-        return Codec.APART, b""
-
-
-def _pairs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(numbers[::2], numbers[1::2], strict=True)
-
-
-def _receive(line: socket.socket) -> bytes:
-    """Return a message, or nothing if there is none or will be none."""
-    while True:
-        try:
-            return line.recv(wire.MAX_BYTES)
-        except BlockingIOError:
-            return b""
-        except ConnectionError:
-            # It has ended without reading all that we had sent. The kernel says so once, before what it had sent us.
-            continue
-
-
-def _send(line: socket.socket, message: bytes, descriptor: int | None = None) -> None:
-    """Send to a worker. One that is gone is not told; its death is on its way to us."""
-    try:
-        if descriptor is None:
-            line.send(message)
-        else:
-            socket.send_fds(line, [message], [descriptor])
-    except ConnectionError:
-        pass

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from conveyor import control
+from conveyor import asking
 from conveyor.errors import ConfigurationError, ControlError
 from conveyor.loop import Loop
 from conveyor.picture import Picture
@@ -55,10 +55,10 @@ def watch(pid: int | None, interval_seconds: float) -> int:
     Raises `ConfigurationError` without a terminal, `ControlError` without a run that answers, or if it dies.
     """
     screen = Screen()
-    pid = control.find(pid)
-    farewell = control.Farewell(pid)  # before the first question: a run that has answered that knows of this, too
+    pid = asking.find(pid)
+    farewell = asking.Farewell(pid)  # before the first question: a run that has answered that knows of this, too
     try:
-        run = control.status(pid)
+        run = asking.status(pid)
     except ControlError:
         farewell.close()
         raise
@@ -86,7 +86,7 @@ def _conclude(end: End, run: RunStatistics, pid: int, screen: Screen) -> int:
 class Watcher:
     """What is known of the run that is watched, and of what the user wants to see of it. Lives in its loop."""
 
-    def __init__(self, pid: int, run: RunStatistics, farewell: control.Farewell, screen: Screen, loop: Loop) -> None:
+    def __init__(self, pid: int, run: RunStatistics, farewell: asking.Farewell, screen: Screen, loop: Loop) -> None:
         """Watch the run with this pid, of which this was read first."""
         self.run = run
         self.end: End | None = None
@@ -157,7 +157,7 @@ class Watcher:
     def _ask(self) -> None:
         """Ask the run. In a thread of its own, which touches nothing else of this."""
         try:
-            answer = control.status(self._pid)
+            answer = asking.status(self._pid)
         except ControlError:  # it hangs, or has gone: whether it has is told by its farewell
             answer = None
         self._loop.call_soon(functools.partial(self._on_answer, answer))
@@ -188,7 +188,7 @@ class Watcher:
             return
         self._farewell.close()
         try:
-            self._farewell = control.Farewell(self._pid)
+            self._farewell = asking.Farewell(self._pid)
         except ControlError:
             self.end = End.RUN_DIED
         else:  # it had too many clients for one more, and lives
