@@ -399,6 +399,9 @@ class Start:
             self.world.interrupted[hand] += 1
         if casualty is not None and casualty.is_dead_letter:
             self.world.dead.add(int(casualty.task))
+        elif casualty is not None:
+            noted = self.queue._backlog.changes.progress.values() if self.queue._backlog is not None else []
+            assert any(casualty.attempt in progress.attempts.values() for progress in noted), "an attempt is forgotten"
         self.consumers[slot] = self.consume(slot)
 
     def revive(self) -> None:

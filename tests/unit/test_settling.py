@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,18 @@ def test_a_torn_ledger_is_as_none(world: World, seed: int) -> None:
 def test_a_ledger_with_fewer_rows_is_as_none(world: World) -> None:
     world.ledger = Ledger(1)
     assert counts(world.settle()) == (20, 0, 20)
+
+
+def test_after_a_restart_of_the_machine_no_more_is_counted_as_busy_than_there_was(world: World) -> None:
+    later = time.monotonic_ns() + 10**15  # the clock begins anew
+    world.give(1, 1)
+    assert world.row.open_lease(1, TASKS, later)
+    world.row.begin_tasks(TASKS, later + 500, 0)
+    restored = world.settle()
+    (words,) = [slot.words for slot in restored.slots if slot.row == CONSUMER]
+    row = Ledger(1).rows[0]
+    row.restore(words, 0)
+    assert row.read(0).busy_ns == 500
 
 
 # -- whose it is ----------------------------------------------------------------------------------------------------
