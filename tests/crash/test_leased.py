@@ -391,9 +391,9 @@ def test_a_producer_killed_while_it_waits_for_credit_leaves_its_share_to_the_oth
         holder(run)
         (tmp_path / "gate").touch()
         wait_for("blocked producers", lambda: {s.state for s in run.status().slots if "prod" in s.name} == {"blocked"})
-        put = run.worker("producer-1").produced
         run.kill("producer-1", signal.Signals[how])
         wait_for("its death to be known", lambda: "producer died" in run.said())
+        put = run.worker("producer-1").produced
         (tmp_path / "release").touch()
         assert run.wait() == 3
         assert assert_prefix_done(run) == put

@@ -102,8 +102,8 @@ def _look(remains: Remains | None, slots: Sequence[SlotRow]) -> tuple[list[SlotR
         for slot in slots:
             row = remains.rows[slot.row]
             found += outcomes(remains.book.read(slot.row, slot.settled), row)
-            # After a restart of the machine the clock may be behind.
-            row.settle(max(time.monotonic_ns(), row.read(0).heartbeat_ns, row.read(0).task_began_ns))
+            # By its last sign of life, not by the time now: nobody was busy since, and the clock may have begun anew.
+            row.settle(max(row.read(0).heartbeat_ns, row.read(0).task_began_ns))
             if row.read(0).in_progress:
                 row.abandon()
             settled.append(slot._replace(words=row.totals()))
