@@ -116,6 +116,7 @@ def test_what_consumers_did_since_the_last_commit_is_done(world: World) -> None:
         ledger.rows[slot.row].restore(slot.words, slot.put)
     consumer = ledger.rows[CONSUMER].read(0)
     assert (consumer.processed, consumer.abandoned, consumer.in_progress) == (11, 1, 0)
+    assert consumer.busy_ns <= 2  # until its last sign of life: not until now
     assert ledger.rows[PRODUCER].read(0).put == 20
 
 
