@@ -112,7 +112,8 @@ def _parser() -> Parser:
         help="run a workload to its end",
         description="Run a workload to its end. Each option can also be set by an environment variable, "
         "CONVEYOR_CONSUMERS and so on; the option wins.",
-        epilog="exit codes: 0 done, or stopped and drained; 1 done, but tasks failed or were given up; 2 usage; "
+        epilog="exit codes: 0 done, or stopped and drained, or the rest is in the spool; 1 done, but tasks failed or "
+        "were given up; 2 usage; "
         "3 a producer died or tasks were lost; 4 stopped with unfinished tasks",
         allow_abbrev=False,
     )
