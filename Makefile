@@ -1,5 +1,6 @@
 # The environment is made on the first use and kept in .venv; PYTHON chooses the interpreter it is made with.
 PYTHON ?= python3
+TESTS ?= tests/unit tests/integration tests/crash
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
 DEV_READY := .venv/.dev-ready
@@ -15,7 +16,7 @@ demo: $(RUN_READY) ## run the kitchen with its metrics, no Docker needed
 	$(BIN)/conveyor run kitchen speed=2 --metrics 127.0.0.1:0
 
 test: $(DEV_READY) ## run the tests that need no containers
-	$(BIN)/pytest -n 4 tests/unit tests/integration tests/crash
+	$(BIN)/pytest -n 4 $(TESTS)
 
 check: $(DEV_READY) ## lint, type-check and compare what is generated
 	$(BIN)/ruff check
