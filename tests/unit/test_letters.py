@@ -7,24 +7,8 @@ from dataclasses import replace
 import pytest
 
 from conveyor.queues import letters as module
-from conveyor.queues.codec import Codec
-from conveyor.queues.letters import MAX_BYTES, MAX_LETTERS, Cause, DeadLetter, LettersInMemory
-
-
-def letter(task: str = "'task'", payload: bytes = b"payload") -> DeadLetter:
-    return DeadLetter(
-        cause=Cause.ERROR,
-        task=task,
-        error="ValueError",
-        reason="no",
-        trace="Traceback",
-        attempts=1,
-        worker="consumer-1",
-        put_at=1.7e9,
-        given_up_at=1.7e9 + 1,
-        codec=Codec.APART,
-        payload=payload,
-    )
+from conveyor.queues.letters import MAX_BYTES, MAX_LETTERS, LettersInMemory
+from support.spools import letter
 
 
 def numbers(letters: LettersInMemory, after: int = 0, most: int = 10**9) -> list[int]:
