@@ -17,6 +17,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from conveyor.fork_server import PLEASE_WAIT
 from conveyor.ledger import Ledger, Order, Row
 
 # So long after a SIGTERM the supervisor may take to say that it had one too.
@@ -44,12 +45,17 @@ class Interruptions:
         self.requested = False
 
     def install(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
+        # Ctrl-C, and the end of a terminal, reach the whole group: the supervisor decides. A handler that does nothing,
+        # since a program that the task starts would go on ignoring what we ignore.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _do_nothing)
+                signal.siginterrupt(number, False)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # A process that user code forks must not inherit our handler: until Python has set up the child, it
         # would take a SIGTERM and forget it, and `multiprocessing.Pool`, for one, sends no second.
         os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_forget_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # see `processes.Starter`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PLEASE_WAIT)
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         until = time.monotonic() + ORDER_SECONDS
@@ -88,6 +94,10 @@ class Interruptions:
 def _die_of_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _block_sigterm() -> None:

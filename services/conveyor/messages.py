@@ -51,7 +51,7 @@ def send(descriptor: int, message: Message) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def text_of(error: Exception) -> str:
+def text_of(error: BaseException) -> str:
     """Return an exception's message, cut."""
     try:
         return cut(str(error))

@@ -202,7 +202,7 @@ class Pipeline:
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
-            starter = Starter(settings.start_method, self._modules())
+            starter = stack.enter_context(contextlib.closing(Starter(settings.start_method, self._modules())))
             spool = _spool(settings, stack)
             restored = spool.begin(self.name, self._places(), self._ledger_rows()) if spool is not None else None
             ledger = Ledger(self._ledger_rows()) if spool is None else spool.ledger

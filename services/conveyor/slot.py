@@ -13,14 +13,13 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
 from conveyor.ledger import NANOSECONDS, Ledger, Order, State, Tally
 from conveyor.messages import LineReader
-from conveyor.processes import Starter
+from conveyor.processes import Starter, WorkerProcess
 from conveyor.queues.seam import End, TaskQueue
 from conveyor.restarts import RestartPolicy
 from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState, how_ended
@@ -29,7 +28,6 @@ from conveyor.worker import Assignment, Consume, Produce, main
 _STDOUT, _STDERR = 1, 2
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _LAST_WORDS = (State.FINISHED, State.FAILED, State.RECYCLED, State.LEFT)
-_FORK_SERVER_DIED = 255  # multiprocessing's word for an exit code that nobody is left to tell
 
 
 class Slot:
@@ -50,7 +48,7 @@ class Slot:
         self.role = role
         self.may_restart = may_restart
         self.policy = RestartPolicy()
-        self.process: BaseProcess | None = None
+        self.process: WorkerProcess | None = None
         self.pid: int | None = None
         self.messages: LineReader | None = None
         self.output: LineReader | None = None
@@ -126,8 +124,8 @@ class Slot:
         row.employ()
         row.enter(State.STARTING, now_ns)
         try:
-            process = starter.start(main, assignment, self.name)
-        except (OSError, EOFError) as error:
+            process = starter.start(main, assignment, self.name, pipes[0][1])
+        except OSError as error:
             self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         finally:
@@ -157,8 +155,6 @@ class Slot:
         process.join()
         exit_code = process.exitcode
         assert exit_code is not None
-        if exit_code == _FORK_SERVER_DIED and self.pid is not None:
-            _end(self.pid)  # it may well live, with nobody to tell of its end: then it must not go on
         row, tally = self._ledger.rows[self._index], self.tally(now_ns)
         if by_us:
             tally = tally._replace(in_progress=0)
@@ -244,7 +240,8 @@ class Slot:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if one is in the slot."""
         if self.process is not None and self.pid is not None and self.process.is_alive():
-            _kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def weigh(self) -> None:
         """Look at the memory of the process, for the case that it dies."""
@@ -335,16 +332,3 @@ def _state_of(pid: int) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return None
-
-
-def _end(pid: int) -> None:
-    """Kill a process and wait until it is dead; a second at the most, as the kernel may be busy with it."""
-    _kill(pid)
-    until = time.monotonic() + 1.0
-    while _state_of(pid) not in (None, "Z", "X") and time.monotonic() < until:
-        time.sleep(0.001)
-
-
-def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)

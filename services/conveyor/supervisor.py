@@ -218,15 +218,15 @@ class Supervisor:
     def run(self) -> RunStatistics:
         """Start every worker, see the work through, and return what it came to."""
         try:
-            for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
-                if not slot.over:
-                    self._try_to_start(slot)
+            if (descriptor := self._plan.starter.preparing) is None:
+                self._begin()
+            else:  # the workload is being imported, which may take long: a stop must be possible meanwhile
+                self._loop.watch(descriptor, functools.partial(self._begin, descriptor))
             self._loop.every(TICK_SECONDS, self._tick)
             self._loop.every(LOOK_SECONDS, self._follow)
             if self._plan.task_timeout_seconds is not None:
                 timekeeper = Timekeeper(self._roster, self._plan.task_timeout_seconds)
                 self._loop.every(timekeeper.look_seconds, timekeeper.look)
-            self._advance()
             while self._phase is not Phase.STOPPING or any(slot.process for slot in self._roster.slots):
                 self._loop.turn()
                 self._obey()
@@ -245,6 +245,17 @@ class Supervisor:
         elif self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left
             self._lost_in_transit += queue.unfinished - queue.lost
         return self.statistics()
+
+    def _begin(self, descriptor: int | None = None) -> None:
+        """Start every worker, now that the workload is imported."""
+        if descriptor is not None:
+            self._loop.unwatch(descriptor)
+        for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
+            if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
+                slot.finished = True  # nothing is to be produced any more
+            if not slot.over and slot.process is None and self._phase is not Phase.STOPPING:
+                self._try_to_start(slot)
+        self._advance()
 
     def _start(self, slot: Slot) -> None:
         descriptors = slot.start(self._plan.starter, self._plan.show_output is not None)

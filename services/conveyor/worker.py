@@ -4,25 +4,20 @@ The supervisor calls `main` in a new process with a frozen `Assignment`. The two
 `consuming.py`) use the queue's seam and write their row of the ledger; what goes wrong is told on a private pipe.
 
 What happens when this process dies: see the queue it serves. What happens when the supervisor dies: the kernel
-kills this process, whatever it does (`_die_with`).
+kills this process, whatever it does (see `fork_server.py`).
 """
 
 from __future__ import annotations
 
 import collections
 import faulthandler
-import fcntl
 import itertools
-import multiprocessing
 import os
-import select
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from conveyor import messages
@@ -77,7 +72,6 @@ class Assignment:
 
 def main(assignment: Assignment) -> None:
     """Run one worker to its end. The target of every process that the supervisor starts."""
-    _die_with(multiprocessing.parent_process())
     os.environ.clear()
     os.environ.update(assignment.environment)
     _set_up_output(assignment.output, assignment.errors)
@@ -130,19 +124,3 @@ def _set_up_output(output: Descriptor, errors: Descriptor) -> None:
     # lines, also under PYTHONUNBUFFERED, which writes text and newline apart: several workers share the stream.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
-
-
-def _die_with(parent: BaseProcess | None) -> None:
-    """Have the kernel send SIGKILL to this process when its supervisor is gone, however that happens.
-
-    The read end of a pipe whose only writer is the supervisor tells it. A thread that waits for this could
-    not stop a task that holds the interpreter's lock, and PR_SET_PDEATHSIG would watch the fork server.
-    """
-    if parent is None:
-        return
-    descriptor = parent.sentinel
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([descriptor], [], [], 0)[0]:  # it was gone before we could ask
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -71,7 +71,7 @@ def test_no_descriptor_worker_or_thread_is_left(tmp_path: Path) -> None:
     for queue in ("sentinel", "joinable", "leased"):
         numbers(tmp_path, consumers=2, queue=queue).run(metrics="127.0.0.1:0")
     wait_for("as few descriptors and threads as before", lambda: (me.num_fds(), threading.active_count()) <= before)
-    left = [p for p in me.children(recursive=True) if "forkserver" not in " ".join(p.cmdline())]
+    left = [p for p in me.children(recursive=True) if "fork_server" not in " ".join(p.cmdline())]
     assert [p for p in left if "resource_tracker" not in " ".join(p.cmdline())] == []
 
 
