@@ -38,4 +38,7 @@ def value_of(outcome: bytes) -> object:
     if outcome[:1] == _RETURNED:
         return value
     error, trace = value
-    raise error from RemoteTraceback(trace)
+    try:
+        raise error from RemoteTraceback(trace)
+    finally:
+        del error, value  # else the error holds this frame, which holds the error, and with it the reader of results

@@ -5,12 +5,15 @@ Called by users and by the command line. Everything is checked before the first 
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import functools
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -41,6 +44,10 @@ from conveyor.worker import Consume, Produce
 if TYPE_CHECKING:
     from conveyor.spool.folder import Spool
     from conveyor.spool.settling import Restored
+
+EXIT_SECONDS = 2.0  # for runs to end in order when the program does; after that the kernel ends their workers
+_at_work: set[StopRequests] = set()  # the runs of this process
+_watched: list[bool] = []  # one entry once the program's exit and forks are watched
 
 RESUMES = ("skip", "position", "anew")
 Attachment = Callable[[Supervisor, Loop], AbstractContextManager[object]]
@@ -149,9 +156,14 @@ class Pipeline:
         `conveyor.settings.RunOptions`, and mean what those of the command line mean.
 
         Raises `ConfigurationError` before any worker starts: a function that cannot be sent to a process, a port that
-        is taken.
+        is taken. A signal that stopped the run is delivered again after it, to the handler that the program had: so
+        SIGINT raises `KeyboardInterrupt`.
         """
-        return self._run(of_options(options))
+        stops = StopRequests()
+        try:
+            return self._run(of_options(options), stops=stops)
+        finally:
+            stops.deliver_again()
 
     def results(self, **options: Unpack[RunOptions]) -> Results:
         """Do all the work in the background, and return an iterator over what the consumers return, as it comes.
@@ -200,6 +212,7 @@ class Pipeline:
         self._check_picklable()
         self._check_queue(settings, inbox)
         with ExitStack() as stack:
+            stack.enter_context(stops.at_exit())
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             starter = stack.enter_context(contextlib.closing(Starter(settings.start_method, self._modules())))
@@ -224,6 +237,7 @@ class Pipeline:
             stack.callback(queue.dispose)
             if inbox is not None:
                 inbox.on_room = functools.partial(loop.call_soon, queue.notice_room)
+                stack.callback(inbox.close)
             plan = self._plan(settings, queue, ledger, starter, show_output, inbox, restored)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
@@ -411,8 +425,14 @@ class StopRequests:
     def __init__(self) -> None:
         self._early = 0
         self._supervisor: Supervisor | None = None
+        self._signals: list[int] = []
+        self._is_over = threading.Event()
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._signals.append(signum)
+        self._request()
+
+    def _request(self) -> None:
         if self._supervisor is None:
             self._early += 1
         else:
@@ -421,12 +441,42 @@ class StopRequests:
     def now(self) -> None:
         """Stop the run at once. Safe from any thread."""
         for _ in range(2):
-            self.on_signal(signal.SIGTERM, None)
+            self._request()
+
+    def deliver_again(self) -> None:
+        """Send the signals that stopped the run to the handlers that were there before it."""
+        for number in dict.fromkeys(self._signals):
+            signal.raise_signal(number)
+
+    @contextlib.contextmanager
+    def at_exit(self) -> Iterator[None]:
+        """Stop the run at the end of the program, should that come first."""
+        if not _watched:
+            _watched.append(True)
+            # After multiprocessing's, which is imported by now: so it is called before that.
+            atexit.register(_stop_all)
+            os.register_at_fork(after_in_child=_at_work.clear)
+        _at_work.add(self)
+        try:
+            yield
+        finally:
+            _at_work.discard(self)
+            self._is_over.set()
 
     def tell(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         for _ in range(self._early):
             supervisor.request_stop()
+
+
+def _stop_all() -> None:
+    """Stop every run of this process, and wait for the end of its workers. At the program's exit."""
+    runs = list(_at_work)
+    for stops in runs:
+        stops.now()
+    until = time.monotonic() + EXIT_SECONDS
+    for stops in runs:
+        stops._is_over.wait(max(0.0, until - time.monotonic()))
 
 
 @contextlib.contextmanager

@@ -54,6 +54,10 @@ class Inbox:
             self._outcomes.append(TaskDiedError(died))
             self._changed.notify()
 
+    def close(self) -> None:
+        """Forget the run, which ends: who holds the results holds nothing of it."""
+        self.on_room = lambda: None
+
     def end(self) -> None:
         """Let the reader know that no more will come."""
         with self._changed:
@@ -110,14 +114,18 @@ class Results(Iterator[Any]):
 
     def __next__(self) -> Any:
         outcome = self._inbox.take()
-        if isinstance(outcome, TaskDiedError):
-            raise outcome
-        if outcome is not None:
-            return outcomes.value_of(outcome)
-        self._thread.join()
-        error, self._inbox.error = self._inbox.error, None  # raised once
-        if error is not None:
-            raise error
+        error: BaseException | None = None
+        try:
+            if isinstance(outcome, TaskDiedError):
+                raise outcome
+            if outcome is not None:
+                return outcomes.value_of(outcome)
+            self._thread.join()
+            error, self._inbox.error = self._inbox.error, None  # raised once
+            if error is not None:
+                raise error
+        finally:
+            del outcome, error  # else an error holds this frame, which holds the error, and both the run
         raise StopIteration
 
     def close(self) -> None:

@@ -82,6 +82,7 @@ LAYERS = [
     ["outcomes"],
     ["queues.codec"],
     ["interruptions", "recycling"],
+    ["fork_server"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
     ["descriptors"],
     ["errors"],

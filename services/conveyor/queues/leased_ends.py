@@ -114,8 +114,12 @@ class LeasedOutlet:
         return True
 
     def close(self) -> None:
+        line, memory, _ = self._given
         if self._line is not None:
             self._line.socket.close()
+        else:
+            line.close()
+        memory.close()
 
     def _connect(self) -> _Line:
         line, memory, limit_bytes = self._given
