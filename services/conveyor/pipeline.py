@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from conveyor.spool.folder import Spool
     from conveyor.spool.settling import Restored
 
+log = logging.getLogger(__name__)
+
 EXIT_SECONDS = 2.0  # for runs to end in order when the program does; after that the kernel ends their workers
 _at_work: set[StopRequests] = set()  # the runs of this process
 _watched: list[bool] = []  # one entry once the program's exit and forks are watched
@@ -189,7 +191,11 @@ class Pipeline:
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
         with logs.handled("text") if silent else contextlib.nullcontext():
-            return self.run_with(settings, attachments, inbox=inbox, stops=stops)
+            report = self.run_with(settings, attachments, inbox=inbox, stops=stops)
+            if stops is not None and stops.signals:  # one of which may end the program, which then sees no report
+                told = logs.fields(ending=report.ending, processed=report.processed, unfinished=report.unfinished)
+                log.info("run ended", extra=told)
+            return report
 
     def adapted(self, settings: Settings) -> Pipeline:
         """Return this pipeline with what the settings say about it."""
@@ -425,11 +431,11 @@ class StopRequests:
     def __init__(self) -> None:
         self._early = 0
         self._supervisor: Supervisor | None = None
-        self._signals: list[int] = []
+        self.signals: list[int] = []
         self._is_over = threading.Event()
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._signals.append(signum)
+        self.signals.append(signum)
         self._request()
 
     def _request(self) -> None:
@@ -445,7 +451,7 @@ class StopRequests:
 
     def deliver_again(self) -> None:
         """Send the signals that stopped the run to the handlers that were there before it."""
-        for number in dict.fromkeys(self._signals):
+        for number in dict.fromkeys(self.signals):
             signal.raise_signal(number)
 
     @contextlib.contextmanager

@@ -22,10 +22,10 @@ from multiprocessing import process, resource_tracker, spawn, util
 from multiprocessing.context import BaseContext, set_spawning_popen
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from conveyor.descriptors import keep_from_forks
-from conveyor.errors import ConveyorError
+from conveyor.errors import ConfigurationError
 from conveyor.fork_server import PLEASE_WAIT, REPLY, STATUS, Duplicate, Job, send
 
 START_METHODS = ("forkserver", "spawn")
@@ -118,7 +118,7 @@ class Starter:
     def __init__(self, start_method: str, modules: Iterable[str]) -> None:
         """Get ready; `modules` are those that hold the workload."""
         if getattr(process.current_process(), "_inheriting", False):
-            raise ConveyorError(
+            raise ConfigurationError(
                 "a worker process imports the main script, and that starts a run: put what starts it under "
                 '`if __name__ == "__main__":`'
             )
@@ -126,6 +126,7 @@ class Starter:
         self.context: BaseContext = multiprocessing.get_context(start_method)
         """For the standard library's queues, whose locks are made for one way to start processes."""
         self._modules = (*_PRELOAD, *modules)
+        self._preparation = _preparation()
         self._server: _Launched | None = None
         if start_method == "forkserver":
             with contextlib.suppress(OSError):  # tried again when it is needed
@@ -143,7 +144,7 @@ class Starter:
         """
         tracker = _tracker()
         shipment = Shipment()
-        payload = shipment.pickled(_preparation(name)) + shipment.pickled((target, argument))
+        payload = shipment.pickled({**self._preparation, "name": name}) + shipment.pickled((target, argument))
         if self.method == "spawn":
             return self._spawn(payload, [messages, messages, tracker, *shipment.descriptors])
         reading, writing = os.pipe()
@@ -306,14 +307,20 @@ def _launch(job: Job) -> _Launched:
     return launched
 
 
-def _preparation(name: str) -> dict[str, object]:
+def _preparation() -> dict[str, Any]:
     """Return what a new process needs to be like this one: module path, main module, working directory."""
     chosen = multiprocessing.get_start_method(allow_none=True)
     try:
-        data = spawn.get_preparation_data(name)
+        data = spawn.get_preparation_data("")
+    except FileNotFoundError as error:
+        raise ConfigurationError("the working directory does not exist any more; change to one that does") from error
     finally:
         if chosen is None:  # to be asked for it was enough to choose one; that is the program's to do
             multiprocessing.set_start_method(None, force=True)
+    script = getattr(getattr(sys.modules["__main__"], "__loader__", None), "path", None)
+    if script is not None and "init_main_from_name" not in data:
+        # Python forgets the name of the main script's file at its end, which threads may outlive.
+        data.setdefault("init_main_from_path", os.path.normpath(Path(data["orig_dir"] or "", script)))
     return data
 
 

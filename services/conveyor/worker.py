@@ -65,13 +65,16 @@ class Assignment:
     messages: Descriptor
     output: Descriptor
     errors: Descriptor
-    """Where standard output and error go. A fork server's own may be those of an earlier run."""
+    """Where standard output and error go."""
     environment: Mapping[str, str]
-    """The supervisor's own: a fork server's would be as old as its first start."""
+    """The supervisor's own, which may have changed since the fork server's start."""
 
 
 def main(assignment: Assignment) -> None:
     """Run one worker to its end. The target of every process that the supervisor starts."""
+    if isinstance(assignment.work, Consume):
+        # Ctrl-C must not reach what a task has started, which is to be finished. A producer may read the terminal.
+        os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(assignment.environment)
     _set_up_output(assignment.output, assignment.errors)

@@ -1,0 +1,232 @@
+"""A run and the processes that a program starts itself leave each other alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from support.programs import output_of, processes, script
+from support.waiting import wait_for
+
+HEAD = """
+    import multiprocessing, os, signal, subprocess, sys, time
+    import conveyor
+    from conveyor import Pipeline, Producer
+
+    def double(n):
+        return 2 * n
+
+    def forever():
+        while True:
+            time.sleep(0.01)
+            yield 0
+
+    def nothing():
+        time.sleep(60)
+"""
+
+
+def said(text: str, folder: Path) -> str:
+    """Return what a program of this text prints. It ends well."""
+    code, output, errors = output_of(HEAD + text, folder)
+    assert code == 0, errors
+    return output.strip()
+
+
+def test_a_run_leaves_the_fork_server_of_multiprocessing_to_the_program(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        list(conveyor.imap_unordered(double, [1], consumers=1))
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=nothing)
+        process.start()
+        process.terminate()
+        process.join()
+        with context.Pool(2) as pool:
+            print(process.exitcode, pool.map(double, [1, 2]))
+    """
+    assert said(text, tmp_path) == f"{-signal.SIGTERM} [2, 4]"
+
+
+def test_a_run_does_not_choose_the_start_method_of_the_program(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        list(conveyor.imap_unordered(double, [1], consumers=1))
+        multiprocessing.set_start_method("spawn")
+        print(multiprocessing.get_start_method(), multiprocessing.active_children())
+    """
+    assert said(text, tmp_path) == "spawn []"
+
+
+def test_a_run_works_in_a_process_that_was_forked_after_a_run(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        print(sum(conveyor.imap_unordered(double, range(5), consumers=1)), flush=True)
+        pid = os.fork()
+        if pid == 0:
+            print(sum(conveyor.imap_unordered(double, range(6), consumers=1)), flush=True)
+            sys.exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    assert said(text, tmp_path).split() == ["20", "30", "0"]
+
+
+def test_a_run_works_in_a_worker_of_a_pool_which_may_have_no_children_of_its_own(tmp_path: Path) -> None:
+    text = """
+    def summed(n):
+        return sum(conveyor.imap_unordered(double, range(n), consumers=1))
+
+    if __name__ == "__main__":
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(pool.map(summed, [5]))
+    """
+    assert said(text, tmp_path) == "[20]"
+
+
+def test_a_helper_that_the_program_forks_keeps_nobody_alive(tmp_path: Path) -> None:
+    """Nor does it hold the spool, the port and the control socket of a run that was killed."""
+    text = """
+    def work(n):
+        if n == 0:
+            print("ready", flush=True)
+
+    def helper(pid):
+        if os.fork() == 0:
+            with open("/proc/self/comm", "w") as name:
+                name.write("helper")
+            time.sleep(60)
+            os._exit(0)
+
+    if __name__ == "__main__":
+        import threading
+        threading.Timer(1.0, helper, (os.getpid(),)).start()
+        Pipeline(producers=[Producer(forever)], consumer=work, consumers=2).run(spool="spool", metrics="127.0.0.1:0")
+    """
+    with script(HEAD + text, tmp_path) as (process, mark):
+        helper = wait_for("the helper", lambda: [one for one in processes(mark) if one.name() == "helper"])
+        process.kill()
+        process.wait()
+        wait_for("the workers to be gone", lambda: [one.name() for one in processes(mark)] == ["helper"])
+        held = {str(path.readlink()) for path in Path(f"/proc/{helper[0].pid}/fd").iterdir()}
+        assert not [name for name in held if name.endswith("/lock")]
+        listening = {socket.laddr for socket in helper[0].net_connections("all") if socket.status == "LISTEN"}
+        assert listening == set()
+
+
+def test_a_worker_runs_the_code_of_its_run_and_not_of_one_before(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        import importlib, pathlib
+        sys.dont_write_bytecode = True
+        module = pathlib.Path("mine.py")
+        for answer in ("old", "new"):
+            module.write_text(f"def work(n): return {answer!r}")
+            mine = importlib.reload(mine) if "mine" in sys.modules else importlib.import_module("mine")
+            print(*conveyor.imap_unordered(mine.work, [1], consumers=1))
+    """
+    assert said(text, tmp_path).split() == ["old", "new"]
+
+
+def test_a_worker_has_the_limits_of_its_run_and_not_of_one_before(tmp_path: Path) -> None:
+    text = """
+    import resource
+
+    def limits(n):
+        umask = os.umask(0)
+        return umask, os.nice(0), resource.getrlimit(resource.RLIMIT_CORE)[0], len(os.sched_getaffinity(0))
+
+    if __name__ == "__main__":
+        list(conveyor.imap_unordered(limits, [1], consumers=1))
+        os.umask(0o27)
+        os.nice(3)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        print(*conveyor.imap_unordered(limits, [1], consumers=1))
+    """
+    assert said(text, tmp_path) == str((0o27, 3 + os.nice(0), 0, 1))
+
+
+def test_a_program_that_a_task_starts_is_interrupted_by_sigint(tmp_path: Path) -> None:
+    text = """
+    def interrupt(n):
+        with subprocess.Popen(["sleep", "60"]) as sleeping:
+            sleeping.send_signal(signal.SIGINT)
+            return sleeping.wait()
+
+    if __name__ == "__main__":
+        print(*conveyor.imap_unordered(interrupt, [1], consumers=1))
+    """
+    assert said(text, tmp_path) == str(-signal.SIGINT)
+
+
+def test_a_script_that_starts_a_run_without_looking_whether_it_is_the_main_one_is_told_so(tmp_path: Path) -> None:
+    code, _, errors = output_of(HEAD + "    print(*conveyor.imap_unordered(double, [1], consumers=1))", tmp_path)
+    assert code == 1
+    assert '`if __name__ == "__main__":`' in errors
+
+
+def test_nothing_stays_of_a_run(tmp_path: Path) -> None:
+    """Descriptors, threads, shared memory, processes and files are after many runs what they were after two."""
+    counted = json.loads(said(LEAKS.replace("CALLS", os.environ.get("LEAK_CALLS", "4")), tmp_path).splitlines()[-1])
+    assert {name for name, (after_two, at_the_end) in counted.items() if after_two != at_the_end} == set(), counted
+
+
+LEAKS = """
+    import gc, json, logging, tempfile, threading
+    import psutil
+
+    def three_fails(n):
+        if n == 3:
+            raise ValueError("three")
+        return n
+
+    def count(n):
+        yield from range(n)
+
+    def pipeline(queue="leased"):
+        return Pipeline(producers=[Producer(count, 50)], consumer=double, consumers=2, queue=queue)
+
+    def broken_off():
+        for _ in conveyor.imap_unordered(double, range(100_000), consumers=2):
+            break
+
+    def raising():
+        for _ in conveyor.imap_unordered(three_fails, range(10), consumers=2):
+            pass
+
+    def run_that_raises():
+        try:
+            raising()
+        except ValueError:
+            pass
+
+    CASES = {
+        "run": lambda: pipeline().run(),
+        "run joinable": lambda: pipeline("joinable").run(),
+        "results": lambda: list(pipeline().results()),
+        "imap to the end": lambda: sum(conveyor.imap_unordered(double, [1, 2], consumers=1)),
+        "imap broken off": broken_off,
+        "imap that raises": run_that_raises,
+    }
+
+    def state():
+        opened = [os.readlink(entry) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry)]
+        with open("/proc/self/maps") as maps:
+            shared = sum("memfd" in line or "/dev/shm" in line for line in maps)
+        children = len(psutil.Process().children(recursive=True))
+        return [len(opened), shared, threading.active_count(), children, sorted(os.listdir(tempfile.gettempdir()))]
+
+    if __name__ == "__main__":
+        logging.getLogger("conveyor").addHandler(logging.NullHandler())
+        gc.disable()  # what stays until a collection of garbage stays too long
+        states = {}
+        for name, case in CASES.items():
+            for n in range(CALLS):
+                case()
+                if n == 1:
+                    after_two = state()
+            states[name] = after_two, state()
+        print(json.dumps(states))
+"""
