@@ -18,11 +18,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import io
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -117,6 +119,8 @@ def _serve(control: socket.socket, supervisor_pid: int) -> NoReturn:
     control.sendall(REPLY.pack(0, 0))
     own = os.getpid()
     statuses: dict[int, int] = {}  # the pipe of each worker, by its pid
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # one for each worker, and those of a request
     while True:
         ready, _, _ = select.select([control.fileno(), wake_read], [], [])
         if wake_read in ready:
@@ -128,12 +132,15 @@ def _serve(control: socket.socket, supervisor_pid: int) -> NoReturn:
             payload, descriptors = _receive(control)
         except EOFError:
             _leave(statuses)
+        except OSError as error:
+            control.sendall(REPLY.pack(0, error.errno or errno.EIO))
+            continue
         try:
             pid = os.fork()
         except OSError as error:
             for descriptor in descriptors:
                 os.close(descriptor)
-            control.sendall(REPLY.pack(0, error.errno or 1))
+            control.sendall(REPLY.pack(0, error.errno or errno.EIO))
             continue
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -141,6 +148,7 @@ def _serve(control: socket.socket, supervisor_pid: int) -> NoReturn:
             for descriptor in (wake_read, wake_write, *statuses.values()):
                 os.close(descriptor)
             control.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, files)
             os.close(descriptors[_STATUS])  # the server tells of its end
             _end_with(own)
             os._exit(_work(supervisor_pid, payload, descriptors))
@@ -222,7 +230,7 @@ def _receive(control: socket.socket) -> tuple[bytearray, list[int]]:
     header, descriptors, _, _ = socket.recv_fds(control, _HEADER.size, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
     if len(header) < _HEADER.size:
         raise EOFError
-    size, _ = _HEADER.unpack(header)
+    size, number = _HEADER.unpack(header)
     payload = bytearray(size)
     view = memoryview(payload)
     while view:
@@ -230,6 +238,10 @@ def _receive(control: socket.socket) -> tuple[bytearray, list[int]]:
         if not received:
             raise EOFError
         view = view[received:]
+    if len(descriptors) < number:  # this process may open no more, and the kernel has dropped the rest
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return payload, descriptors
 
 
