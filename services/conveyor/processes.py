@@ -29,8 +29,8 @@ from conveyor.errors import ConfigurationError
 from conveyor.fork_server import PLEASE_WAIT, REPLY, STATUS, Duplicate, Job, send
 
 START_METHODS = ("forkserver", "spawn")
-# What a worker needs of us, imported once in the fork server. `cli` is light, and is what the `conveyor`
-# script imports, which every worker runs again as its main module.
+# What a worker needs of us, imported once in the fork server; `cli` where the `conveyor` script has imported it, which
+# every worker runs again as its main module.
 _PRELOAD = ("conveyor.worker", "conveyor.queues", "conveyor.cli")
 _PROGRAM = "import sys; sys.path[:] = {path!a}; from conveyor.fork_server import serve; serve({number})"
 ANSWER_SECONDS = 30.0  # for a fork; far more than one takes on the busiest machine
@@ -125,7 +125,7 @@ class Starter:
         self.method = start_method
         self.context: BaseContext = multiprocessing.get_context(start_method)
         """For the standard library's queues, whose locks are made for one way to start processes."""
-        self._modules = (*_PRELOAD, *modules)
+        self._modules = (*(name for name in _PRELOAD if name in sys.modules), *modules)
         self._preparation = _preparation()
         self._server: _Launched | None = None
         if start_method == "forkserver":

@@ -96,7 +96,7 @@ def test_a_workload_that_takes_for_ever_to_import_can_be_stopped(tmp_path: Path)
             return Pipeline(producers=[Producer(range, 5)], consumer=work, consumers=2)
     """
     (tmp_path / "slow.py").write_text(textwrap.dedent(text))
-    arguments = "-m conveyor run slow.py --metrics off --drain-timeout 0.5".split()
+    arguments = ["-m", "conveyor", "run", "slow.py", "--metrics", "off", "--drain-timeout", "0.5"]
     with program(*arguments, cwd=tmp_path) as (process, mark):
         read_until(process, "ready")
         process.send_signal(signal.SIGTERM)
