@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from conveyor import outcomes
-from conveyor.errors import RunBrokenError, TaskDiedError
+from conveyor.errors import ConveyorError, RunBrokenError, TaskDiedError
 from conveyor.queues.seam import Casualty
 from conveyor.report import Report
 from conveyor.snapshot import Ending
@@ -34,8 +34,8 @@ class Inbox:
         """What ended the run, or the tasks, too early: to be raised after the last result."""
         self.report: Report | None = None
         # The supervisor's thread adds, the reader's takes all at once and goes through them at its leisure.
-        self._outcomes: list[bytes | TaskDiedError] = []
-        self._at_hand: collections.deque[bytes | TaskDiedError] = collections.deque()
+        self._outcomes: list[bytes | ConveyorError] = []
+        self._at_hand: collections.deque[bytes | ConveyorError] = collections.deque()
         self._bytes = 0
         self._is_over = False
         self._changed = threading.Condition()
@@ -49,9 +49,13 @@ class Inbox:
             self._changed.notify()
 
     def add_dead_letter(self, casualty: Casualty) -> None:
+        died = f"the task {casualty.task} was in the hands of {casualty.attempt} workers that died: given up"
+        self.add_error(TaskDiedError(died))
+
+    def add_error(self, error: ConveyorError) -> None:
+        """Have this raised in the place of a result."""
         with self._changed:
-            died = f"the task {casualty.task} was in the hands of {casualty.attempt} workers that died: given up"
-            self._outcomes.append(TaskDiedError(died))
+            self._outcomes.append(error)
             self._changed.notify()
 
     def end(self) -> None:
@@ -60,7 +64,7 @@ class Inbox:
             self._is_over = True
             self._changed.notify_all()
 
-    def take(self) -> bytes | TaskDiedError | None:
+    def take(self) -> bytes | ConveyorError | None:
         """Return the next one, or None at the end. Blocks."""
         if not self._at_hand and not self._refill():
             return None
@@ -91,7 +95,8 @@ class Results(Iterator[Any]):
     """Yields results in the order in which tasks are done. Use it in a `for`, or in a `with` to be sure of its end.
 
     A task that raised raises here, with the remote traceback as the cause, and the next `next()` goes on; so does one
-    that was given up because its workers died (`TaskDiedError`). After the last result `RunBrokenError` is raised if
+    that was given up because its workers died (`TaskDiedError`), and an item that cannot be pickled
+    (`TaskNotPicklableError`). After the last result `RunBrokenError` is raised if
     the run could not do all of its work.
     """
 
@@ -110,7 +115,7 @@ class Results(Iterator[Any]):
 
     def __next__(self) -> Any:
         outcome = self._inbox.take()
-        if isinstance(outcome, TaskDiedError):
+        if isinstance(outcome, ConveyorError):
             raise outcome
         if outcome is not None:
             return outcomes.value_of(outcome)
