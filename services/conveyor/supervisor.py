@@ -391,6 +391,9 @@ class Supervisor:
                 self._replace(slot, pid)
             else:
                 self._mourn(slot, pid, death)
+        elif death is not None and self._ending in (Ending.COMPLETE, Ending.DRAINED):
+            self._deaths.append(death)  # no task was in its hands, but its exit functions may have had more to do
+            log.warning("worker died as it left", extra=fields(**_told(death), pid=pid))
         self._advance()
 
     def _replace(self, slot: Slot, pid: int | None) -> None:
