@@ -236,4 +236,4 @@ class Stores:
         if not self.left:
             raise KilledError
         self.left -= 1
-        self.words[index] = value  # type: ignore[index,assignment,call-overload]
+        self.words[index] = value  # type: ignore[call-overload]

@@ -78,7 +78,7 @@ def test_output_that_cannot_be_written_at_the_end_is_told_and_no_death(tmp_path:
 
 
 @contextmanager
-def quiet(folder: Path, *arguments: str, **streams: int) -> Iterator[subprocess.Popen[bytes]]:
+def quiet(folder: Path, *arguments: str, stdout: int, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start a run that waits at a gate, with these streams."""
     command = [sys.executable, "-m", "conveyor", "run", "support.faulty:quiet", f"folder={folder}", *arguments]
     command += ["--consumers", "2", "--report", str(folder / "report.json")]
@@ -88,7 +88,8 @@ def quiet(folder: Path, *arguments: str, **streams: int) -> Iterator[subprocess.
         env=environment(folder, PYTHONPATH=TESTS, TERM="xterm"),
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # as nohup has it
-        **streams,
+        stdout=stdout,
+        stderr=stderr,
     )
     try:
         yield process

@@ -94,7 +94,7 @@ def close_output(how: str) -> Iterator[int]:
     if how == "close":
         sys.stdout.close()
     else:
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
     yield 2
 
 
