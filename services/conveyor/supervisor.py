@@ -80,6 +80,8 @@ class Supervisor:
         self._stops_wanted = self._stops_obeyed = 0
         self._ticks = 0
         self._finishing = False
+        self._may_leave = False
+        """Whether workers have time to leave as they should, now that all is done."""
         self._is_paused = False
         self._news = False
         self._lost_in_transit = 0
@@ -391,10 +393,15 @@ class Supervisor:
                 self._replace(slot, pid)
             else:
                 self._mourn(slot, pid, death)
-        elif death is not None and self._ending in (Ending.COMPLETE, Ending.DRAINED):
-            self._deaths.append(death)  # no task was in its hands, but its exit functions may have had more to do
-            log.warning("worker died as it left", extra=fields(**_told(death), pid=pid))
+        elif death is not None:
+            self._see_off(death, pid)
         self._advance()
+
+    def _see_off(self, death: Death, pid: int | None) -> None:
+        """Tell of one that died at the end of a run, with no task in its hands, but perhaps in an exit function."""
+        if self._may_leave and death.reason is not RestartReason.RECYCLE:
+            self._deaths.append(death)
+            log.warning("worker died as it left", extra=fields(**_told(death), pid=pid))
 
     def _replace(self, slot: Slot, pid: int | None) -> None:
         """Have another process go on at once where one has left as it should, if its work is not over."""
@@ -522,6 +529,7 @@ class Supervisor:
         if ending is Ending.EXPIRED and queue.unfinished <= queue.lost and not self._plan.queue.is_writing():
             ending = Ending.DRAINED
         self._phase, self._ending = Phase.STOPPING, ending
+        self._may_leave = ending in (Ending.COMPLETE, Ending.DRAINED) and grace_seconds > 0
         self._plan.ledger.order = Order.STOP
         for slot in self._roster.slots:
             slot.signal(signal.SIGTERM)
