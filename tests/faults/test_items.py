@@ -116,7 +116,6 @@ def test_no_module_stands_where_people_expect_a_function() -> None:
 # -- in the workers of others --------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="workers are still children of multiprocessing's")
 def test_a_run_in_a_daemonic_process_works(tmp_path: Path) -> None:
     """As in a worker of a `multiprocessing.Pool`, or of a data loader."""
     assert run_in_a_daemon(tmp_path) == [0, 2, 4]
