@@ -20,7 +20,7 @@ from conveyor.errors import ConveyorError
 from conveyor.interruptions import Interruptions, StopRequestedError
 from conveyor.ledger import Ledger, Order, State
 from conveyor.processes import Starter
-from conveyor.producing import Production
+from conveyor.producing import BEAT_SECONDS, Production
 from conveyor.queues.leased_ends import LeasedOutlet, QueueGoneError
 from conveyor.queues.seam import TaskQueue
 from conveyor.results import Inbox
@@ -97,9 +97,17 @@ class FeedSlot(Slot):
     def _feed(self, outlet: LeasedOutlet) -> None:
         row = self._ledger.rows[self._index]
         interruptions = Interruptions(self._ledger, row, Order.STOP_PRODUCING)
+
+        def refuse(error: ConveyorError) -> None:
+            """Have the error raised in the place of a result, and go on as fast as these are read."""
+            self._inbox.add_error(error)
+            while not self._inbox.wait_for_room(BEAT_SECONDS):
+                row.beat(time.monotonic_ns())
+                interruptions.check()
+
         row.enter(State.RUNNING, time.monotonic_ns())
         try:
-            Production(outlet, row, interruptions, self._inbox.add_error).run(iter(self._iterable))
+            Production(outlet, row, interruptions, refuse).run(iter(self._iterable))
         except (StopRequestedError, QueueGoneError):
             pass
         except BaseException as error:  # the iterable's; raised where the results are read

@@ -38,15 +38,14 @@ class Inbox:
         self._at_hand: collections.deque[bytes | ConveyorError] = collections.deque()
         self._bytes = 0
         self._is_over = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed, self._freed = threading.Condition(lock), threading.Condition(lock)
 
     def add(self, results: list[bytes]) -> None:
         with self._changed:
             self._outcomes += results
             self._bytes += sum(map(len, results))
-            unread = len(self._outcomes) + len(self._at_hand)
-            self.has_room = unread < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
-            self._changed.notify()
+            self._added()
 
     def add_dead_letter(self, casualty: Casualty) -> None:
         died = f"the task {casualty.task} was in the hands of {casualty.attempt} workers that died: given up"
@@ -56,13 +55,24 @@ class Inbox:
         """Have this raised in the place of a result."""
         with self._changed:
             self._outcomes.append(error)
-            self._changed.notify()
+            self._added()
+
+    def _added(self) -> None:
+        unread = len(self._outcomes) + len(self._at_hand)
+        self.has_room = unread < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
+        self._changed.notify()
+
+    def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Return whether more are wanted, or none at all any more, within the time."""
+        with self._freed:
+            return self._freed.wait_for(lambda: self.has_room or self._is_over, timeout_seconds)
 
     def end(self) -> None:
         """Let the reader know that no more will come."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
+            self._freed.notify_all()
 
     def take(self) -> bytes | ConveyorError | None:
         """Return the next one, or None at the end. Blocks."""
@@ -87,6 +97,7 @@ class Inbox:
         """Have the run go on, if that is what it waits for."""
         with self._changed:
             self.has_room = len(self._outcomes) <= MAX_UNREAD // 2 and self._bytes <= MAX_UNREAD_BYTES // 2
+            self._freed.notify_all()
         if self.has_room:
             self.on_room()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 import importlib.util
+import itertools
 import pickle
 import sqlite3
 import threading
@@ -15,7 +17,9 @@ import pytest
 
 import conveyor
 from conveyor import Results, TaskNotPicklableError
+from conveyor.results import MAX_UNREAD
 from support.travelling import HasAHash, length_of, run_in_a_daemon
+from support.waiting import wait_for
 from support.work import double
 
 
@@ -69,6 +73,21 @@ def test_a_large_item_that_cannot_be_pickled_fails_alone() -> None:
     items: list[object] = [[bytes(1 << 20), threading.Lock() if number == 5 else number] for number in range(10)]
     found, errors = rest_of(conveyor.imap_unordered(length_of, items, consumers=1))
     assert (found, len(errors)) == ([2] * 9, 1)
+
+
+def test_items_that_cannot_be_pickled_are_pulled_only_as_fast_as_they_are_read() -> None:
+    pulled = itertools.count()
+    items = (threading.Lock() for _ in iter(lambda: next(pulled), -1))
+    with conveyor.imap_unordered(double, items, consumers=1) as results:
+        for _ in range(10):
+            with pytest.raises(TaskNotPicklableError):
+                next(results)
+        wait_for("as many as may be unread", lambda: next(copy.copy(pulled)) >= MAX_UNREAD)
+        list(conveyor.imap_unordered(double, range(100), consumers=1))  # time enough for thousands
+        assert next(copy.copy(pulled)) <= MAX_UNREAD + 20
+        for _ in range(2 * MAX_UNREAD):
+            with pytest.raises(TaskNotPicklableError):
+                next(results)
 
 
 # -- the thread ----------------------------------------------------------------------------------------------
