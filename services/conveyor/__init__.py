@@ -11,7 +11,7 @@ The map of the package, from the top; a module imports only what stands below it
 
     cli  targets  top/  live  asking  control  how a run is asked for, seen and answers
     steering  sockets  exporter/               how it is steered; how others see it
-    imap  pipeline  results  report            what runs, and what it came to
+    applying  pipeline  results  report        what runs, and what it came to
     picture  lineup  obituaries  wording       how that is drawn and told
     supervisor  crew  roster  slot  feeding    who watches
     scaling  timekeeper  overtime
@@ -32,6 +32,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from conveyor.applying import imap_unordered
     from conveyor.dropin.exchange import ShutDown
     from conveyor.dropin.queue import JoinableQueue, Queue
     from conveyor.errors import (
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
         TaskNotPicklableError,
         WorkloadError,
     )
-    from conveyor.imap import imap_unordered
     from conveyor.pipeline import Pipeline, Producer
     from conveyor.report import ExitCode, Report
     from conveyor.results import Results
@@ -76,7 +76,7 @@ _HOMES = {  # of those that are not in `errors`
     "JoinableQueue": "dropin.queue",
     "Queue": "dropin.queue",
     "ShutDown": "dropin.exchange",
-    "imap_unordered": "imap",
+    "imap_unordered": "applying",
     "Pipeline": "pipeline",
     "Producer": "pipeline",
     "ExitCode": "report",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from conveyor import messages, outcomes
+from conveyor.completion import DoneCheck
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row, State
 from conveyor.queues import codec
@@ -46,6 +47,7 @@ class Consumption:
     ) -> None:
         self._pid = os.getpid()
         self._intake = intake
+        self._check_done = DoneCheck()
         self._function = self._kept(function) if keeps_results else function
         self._keeps_results = keeps_results
         self._row = row
@@ -120,11 +122,14 @@ class Consumption:
         Return how many went well, how the one after them failed, and the time at the end.
         """
         function, done, stop = self._function, self._row.done, self._row.stop
+        check_done, harmless = self._check_done, self._check_done.harmless
         succeeded = first = self._succeeded
         failure = None
         try:
             for task in itertools.islice(tasks, number):
-                function(task)
+                result = function(task)
+                if result is not None and type(result) not in harmless:
+                    check_done(result, is_kept=False)
                 succeeded += 1
                 done[0] = succeeded
                 if stop[0]:
@@ -151,7 +156,7 @@ class Consumption:
         if is_final:
             if self._keeps_results:
                 self._intake.keep(outcomes.raised(error))
-            self._row.fail_task(lease.number, done, took_ns)
+            self._row.fail_task(lease.number, done, took_ns, type(error).__qualname__)
         else:
             self._row.give_back_task(lease.number, done)
         trace = messages.cut(traceback.format_exc())
@@ -161,12 +166,16 @@ class Consumption:
     def _kept(self, function: Callable[[Any], object]) -> Callable[[Any], object]:
         """Return the function that keeps what this one returns."""
         keep, returned, pid = self._intake.keep, outcomes.returned, self._pid
+        check_done, harmless = self._check_done, self._check_done.harmless
 
         def kept(task: Any) -> None:
-            result = returned(function(task))
+            result = function(task)
+            if result is not None and type(result) not in harmless:
+                check_done(result, is_kept=True)
+            outcome = returned(result)
             if os.getpid() != pid:
                 leave_fork(None)  # before it writes into its parent's results
-            keep(result)
+            keep(outcome)
 
         return kept
 

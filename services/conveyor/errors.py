@@ -32,7 +32,7 @@ class ControlError(ConveyorError):
 
 
 class TaskFailedError(ConveyorError):
-    """A task raised an exception that cannot travel; the text tells of it."""
+    """A task raised an exception that cannot travel, or returned before it was done; the text tells of it."""
 
 
 class TaskDiedError(ConveyorError):

@@ -1,8 +1,8 @@
 """A producer that lives in the process of the run, as a thread: for an iterable that cannot be sent to another.
 
 It uses the same loop and the same end of the queue as a worker process, so the iterable is pulled only as fast as
-there is room. What happens when the iterable raises: what it had yielded is done, and the error is kept for
-whoever wants the results.
+there is room. It runs with a copy of the caller's context variables. An item that cannot be pickled fails alone.
+What happens when the iterable raises: what it had yielded is done, and the error is kept for whoever wants the results.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Any
 
+from conveyor.errors import ConveyorError
 from conveyor.interruptions import Interruptions, StopRequestedError
 from conveyor.ledger import Ledger, Order, State
 from conveyor.processes import Starter
-from conveyor.producing import Production
+from conveyor.producing import BEAT_SECONDS, Production
 from conveyor.queues.leased_ends import LeasedOutlet, QueueGoneError
 from conveyor.queues.seam import TaskQueue
 from conveyor.results import Inbox
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
+
+THREAD_NOTE = (
+    "The iterable raised this, in the thread 'feed', which goes through it: what belongs to the thread that made it, "
+    "such as an SQLite connection, must be opened inside the generator."
+)
 
 
 class FeedThread:
@@ -63,10 +70,18 @@ class FeedSlot(Slot):
     """A worker slot with a thread in it."""
 
     def __init__(
-        self, name: str, iterable: Iterable[object], queue: TaskQueue, ledger: Ledger, index: int, inbox: Inbox
+        self,
+        name: str,
+        iterable: Iterable[object],
+        context: Context,
+        queue: TaskQueue,
+        ledger: Ledger,
+        index: int,
+        inbox: Inbox,
     ) -> None:
         super().__init__(name, Role.PRODUCER, _no_work, queue, ledger, index, may_restart=False)
         self._iterable = iterable
+        self._context = context
         self._inbox = inbox
 
     def start(self, starter: Starter, capture_output: bool) -> list[int]:
@@ -75,19 +90,29 @@ class FeedSlot(Slot):
         outlet = given.detached()
         self._queue.started(self._index)
         self._started_at, self._started = time.time(), time.monotonic()
-        thread = FeedThread(lambda: self._feed(outlet))
+        thread = FeedThread(lambda: self._context.run(self._feed, outlet))
         self.process, self.pid = thread, os.getpid()  # type: ignore[assignment]
         return [thread.sentinel]
 
     def _feed(self, outlet: LeasedOutlet) -> None:
         row = self._ledger.rows[self._index]
         interruptions = Interruptions(self._ledger, row, Order.STOP_PRODUCING)
+
+        def refuse(error: ConveyorError) -> None:
+            """Have the error raised in the place of a result, and go on as fast as these are read."""
+            self._inbox.add_error(error)
+            while not self._inbox.wait_for_room(BEAT_SECONDS):
+                row.beat(time.monotonic_ns())
+                interruptions.check()
+
         row.enter(State.RUNNING, time.monotonic_ns())
         try:
-            Production(outlet, row, interruptions).run(iter(self._iterable))
+            Production(outlet, row, interruptions, refuse).run(iter(self._iterable))
         except (StopRequestedError, QueueGoneError):
             pass
         except BaseException as error:  # the iterable's; raised where the results are read
+            if not isinstance(error, ConveyorError):
+                error.add_note(THREAD_NOTE)
             self._inbox.error = error
         finally:
             outlet.close()

@@ -10,6 +10,8 @@ committed by one 8-byte store.
 
 - A task is finished by one store: of the count of tasks that succeeded, or of a bucket of those that failed.
 - What a lease came to is noted in one word, a task that ends it by raising included.
+- The class of its exception is announced before, in one word that holds the new count of the class and the number of
+  failed tasks with which it is valid. It reaches the table of classes when the next one is announced.
 - Succeeded tasks reach their histogram after that, fast ones a stride at a time. Until then a reader counts them in
   the last bucket: so the histogram's count is always the number of finished tasks, and no bucket ever falls.
 - A consumer holds a lease until it has finished as many tasks as `lease_end` says; while it has not, it is in one.
@@ -49,12 +51,22 @@ _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
     _LEASE_END, _ABANDONED, _LEASE, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
     _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED, _LEAVE, _RETRIED, _BASE,
 ) = range(_DONE + 1, _DONE + 19)  # fmt: skip
-_READ = _BASE + 1  # words of a row that `Row.read` reads; those of closed leases lie behind
+_READ = _BASE + 1  # words of a row that `Row.read` reads; those of error classes and closed leases lie behind
+# Failed tasks by the class of their exception: the one that is being counted, then names with their counts.
+_ERROR = _READ
+_ERRORS = _ERROR + 1
+_NAME_WORDS = 5
+ERROR_CLASSES = 10  # of each slot that are told apart; the others are the rest of its failed tasks
+_ERROR_PLACES = range(_ERRORS, _ERRORS + ERROR_CLASSES * (_NAME_WORDS + 1), _NAME_WORDS + 1)
+_ERROR_COUNT, _ERROR_PLACE = 48, 8  # bits of the word for the one that is being counted; the rest says when it is valid
 _CLOSED = 128
 CLOSED_LEASES = 128  # of each slot that are remembered; far more than a consumer is ever given ahead
 WORDS_PER_ROW = _CLOSED + CLOSED_LEASES
 _ROW = struct.Struct(f"{_READ}Q")
-_TOTALS = (*range(_DONE + 1), _ABANDONED, _PUT, _RETRIED, _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED)
+_TOTALS = (
+    *range(_DONE + 1), _ABANDONED, _PUT, _RETRIED, _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED,
+    *range(_ERROR, _ERROR_PLACES.stop),  # not there in what older versions stored
+)  # fmt: skip
 _RUNNING = 1 << 63  # the flag of a stopwatch that runs
 # Of its other bits: the clock may be younger than the time that was counted, after a restart of the machine.
 _TIME = _RUNNING - 1
@@ -208,13 +220,42 @@ class Row:
         words[_WAITS + bisect_left(_WAIT_EDGES, waited_ns)] += number
         words[_WAIT_TIME] += number * max(0, waited_ns) // _WAIT_UNIT
 
-    def fail_task(self, number: int, done: int, took_ns: int) -> None:
+    def fail_task(self, number: int, done: int, took_ns: int, error: str = "") -> None:
         """Finish a task that raised, and with it the lease, of which so many before it went well.
 
-        The note is made before the count: who dies in between has the task still in hand.
+        `error` is the class of the exception. All notes are made before the count: who dies in between has the task
+        still in hand.
         """
         self._note(number, done, Flaw.FINAL)
+        self._announce(error)
         self._words[_FAILED + bisect_left(_TASK_EDGES, took_ns)] += 1
+
+    def _announce(self, error: str) -> None:
+        """Say for which class of exceptions the next failed task counts; for none, if there is no room for it."""
+        words, name = self._words, _name_of(error)
+        self._count_announced()
+        free = count = 0
+        for place in _ERROR_PLACES if error else ():
+            count = words[place + _NAME_WORDS]
+            if count and bytes(words[place : place + _NAME_WORDS]) == name:
+                break
+            free = free or (0 if count else place)
+        else:
+            place, count = free, 0
+            if free:  # what stands there, if anything, is the name of a class that never counted
+                words[place : place + _NAME_WORDS] = memoryview(name).cast("Q")
+        valid_with = self._failed() + 1 & 0xFF
+        words[_ERROR] = valid_with << _ERROR_COUNT + _ERROR_PLACE | place << _ERROR_COUNT | count + 1 if place else 0
+
+    def _count_announced(self) -> None:
+        """Put into the table what was announced for the last failed task. Twice makes no difference."""
+        announced = _announced(self._words[_ERROR], self._failed())
+        if announced is not None:
+            place, count = announced
+            self._words[place + _NAME_WORDS] = count
+
+    def _failed(self) -> int:
+        return sum(self._words[_FAILED:_WAITS])
 
     def give_back_task(self, number: int, done: int) -> None:
         """Have a task that raised done again; otherwise like `fail_task`."""
@@ -244,7 +285,7 @@ class Row:
 
     def _passed(self) -> int:
         words = self._words
-        return words[_DONE] + sum(words[_FAILED:_WAITS]) + words[_RETRIED]
+        return words[_DONE] + self._failed() + words[_RETRIED]
 
     def _note(self, number: int, done: int, flaw: Flaw) -> None:
         """Keep what a lease came to, for a supervisor that comes after the death of all: see `outcome`."""
@@ -350,7 +391,7 @@ class Row:
         `put` is known better elsewhere: the totals are older, if what was counted since was lost by a power cut.
         """
         if words:
-            for index, value in zip(_TOTALS, struct.unpack(f"{len(_TOTALS)}Q", words), strict=True):
+            for index, value in zip(_TOTALS, _unpacked(words), strict=False):
                 self._words[index] = value
         self._words[_PUT] = self._words[_OFFERED] = put
         self._words[_LEASE_END] = self._passed() + self._words[_ABANDONED]
@@ -410,6 +451,21 @@ class Row:
             is_blocked=bool(blocked & _RUNNING),
         )
 
+    def errors(self) -> dict[str, int]:
+        """Return the failed tasks by the class of their exception, for as many classes as there is room for."""
+        words = [*self._words[_ERROR : _ERROR_PLACES.stop]]
+        announced = _announced(words[0], self._failed())
+        if announced is not None:
+            place, count = announced
+            words[place + _NAME_WORDS - _ERROR] = count
+        counts: dict[str, int] = {}
+        for place in range(1, len(words), _NAME_WORDS + 1):
+            *name, count = words[place : place + _NAME_WORDS + 1]
+            if count:
+                shown = struct.pack(f"{_NAME_WORDS}Q", *name).rstrip(b"\0").decode("utf-8", "replace")
+                counts[shown] = counts.get(shown, 0) + count
+        return counts
+
     def closed(self, number: int) -> Closed | None:
         """Return what is noted of a lease, or None if nothing is."""
         word = self._words[_CLOSED + number % CLOSED_LEASES]
@@ -435,8 +491,25 @@ def processed_in(totals: bytes) -> int:
     """Return the tasks that were finished, of the totals of a row; none if it has none yet."""
     if not totals:
         return 0
-    words: tuple[int, ...] = struct.unpack(f"{len(_TOTALS)}Q", totals)
+    words = _unpacked(totals)
     return sum(words[_FAILED:_WAITS]) + words[_DONE]
+
+
+def _unpacked(totals: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"{len(totals) // 8}Q", totals)
+
+
+def _name_of(error: str) -> bytes:
+    """Return the name of a class as the table has it: of a long one the end, which tells more."""
+    name = error.encode("utf-8", "backslashreplace")[-8 * _NAME_WORDS :]
+    return name.ljust(8 * _NAME_WORDS, b"\0")
+
+
+def _announced(word: int, failed: int) -> tuple[int, int] | None:
+    """Return the place of a class in the table, and its new count, if the task for it is among the failed ones."""
+    if not word or word >> _ERROR_COUNT + _ERROR_PLACE != failed & 0xFF:
+        return None
+    return word >> _ERROR_COUNT & (1 << _ERROR_PLACE) - 1, word & (1 << _ERROR_COUNT) - 1
 
 
 def _opened(lease: int, base: int, passed: int) -> tuple[int, int]:

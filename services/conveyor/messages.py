@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 
@@ -34,13 +34,20 @@ class WorkerFailed:
     trace: str
 
 
+@dataclass(frozen=True, slots=True)
+class OutputLost:
+    """What a worker had printed last could not be written when it left."""
+
+    reason: str
+
+
 MAX_TEXT = 10_000  # characters of an exception's message or trace that are told; arbitrary
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 20  # of what a worker prints; arbitrary, far more than a person reads
 MAX_READS = 32  # of a dead worker's pipe, into which a process that it had started may go on writing
 
-Message = TaskFailed | WorkerFailed
-_KINDS: dict[str, type[TaskFailed] | type[WorkerFailed]] = {kind.__name__: kind for kind in (TaskFailed, WorkerFailed)}
+Message = TaskFailed | WorkerFailed | OutputLost
+_KINDS: dict[str, Callable[..., Message]] = {kind.__name__: kind for kind in (TaskFailed, WorkerFailed, OutputLost)}
 
 
 def send(descriptor: int, message: Message) -> None:

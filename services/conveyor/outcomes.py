@@ -21,9 +21,14 @@ def returned(value: object) -> bytes:
 
 
 def raised(error: Exception) -> bytes:
-    """Return the outcome of a task that raised; an exception that cannot travel is described."""
+    """Return the outcome of a task that raised; an exception that cannot travel is described.
+
+    Neither can `StopIteration`: where it is raised again, it would be the end of the results.
+    """
     trace = "".join(traceback.format_exception(error))
     try:
+        if isinstance(error, StopIteration):
+            raise TypeError("it would end an iterator")
         body = pickle.dumps((error, trace), PROTOCOL)
         pickle.loads(body)  # some can be pickled and not be made again
     except Exception:  # whatever a user's __reduce__ raises: the task has failed anyway, and that is told
@@ -34,7 +39,10 @@ def raised(error: Exception) -> bytes:
 
 def value_of(outcome: bytes) -> object:
     """Return the value, or raise the exception, with the remote traceback as its cause."""
-    value = pickle.loads(memoryview(outcome)[1:])
+    try:
+        value = pickle.loads(memoryview(outcome)[1:])
+    except StopIteration as stop:  # the user's __setstate__; as it is, it would be the end of the results
+        raise TaskFailedError("unpickling the result raised StopIteration") from stop
     if outcome[:1] == _RETURNED:
         return value
     error, trace = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import collections
 import contextlib
+import contextvars
 import functools
 import logging
 import os
@@ -20,12 +21,13 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
-from conveyor import logs
+from conveyor import logs, standard_input
+from conveyor.completion import is_asynchronous, why_never_done
 from conveyor.errors import ConfigurationError
 from conveyor.feeding import FeedSlot
 from conveyor.ledger import Ledger
 from conveyor.loop import Loop
-from conveyor.processes import Starter, check_sendable
+from conveyor.processes import Starter
 from conveyor.queues import DEFAULT_KIND, KINDS
 from conveyor.queues.retries import Retries
 from conveyor.queues.seam import TaskQueue
@@ -35,6 +37,7 @@ from conveyor.report import Report
 from conveyor.results import Inbox, Results
 from conveyor.roster import Roster
 from conveyor.scaling import Bounds
+from conveyor.sealing import Sealed
 from conveyor.settings import MAX_MAXSIZE, MAX_WORKERS, RunOptions, Settings, of_options
 from conveyor.slot import Slot
 from conveyor.snapshot import Role
@@ -78,6 +81,11 @@ class Producer:
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"a producer must be a function that yields tasks, not {function!r}")
+        if is_asynchronous(function):
+            raise ConfigurationError(
+                f"a producer must be a function that yields tasks, not the asynchronous {_name_of(function)}; give a "
+                "generator function without async"
+            )
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"a producer's name must be a text, not {name!r}")
         if resume not in (None, *RESUMES):
@@ -98,6 +106,17 @@ class Feed(Producer):
     def __init__(self, iterable: Iterable[object], name: str) -> None:
         super().__init__(iter, name=name)
         self.iterable = iterable
+        self.context = contextvars.copy_context()
+        """The caller's: the thread that goes through the iterable has none of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What the workers of a pipeline call, ready to be sent to them."""
+
+    producers: Sequence[Sealed[Callable[..., Iterable[object]]] | None]
+    """None for one that stays in this process."""
+    consumer: Sealed[Callable[[Any], object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +143,8 @@ class Pipeline:
             raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
         if not callable(self.consumer):
             raise ConfigurationError(f"consumer: {self.consumer!r} is not a function")
+        if (reason := why_never_done(self.consumer)) is not None:
+            raise ConfigurationError(f"consumer: {_name_of(self.consumer)} {reason}")
         if not _is_number_or_range(self.consumers):
             raise ConfigurationError(
                 f"consumers: {self.consumers!r} is not allowed; give a number from 1 to {MAX_WORKERS}, or two of them, "
@@ -176,12 +197,17 @@ class Pipeline:
         """
         if self.queue != "leased":
             raise ConfigurationError(f"queue: {self.queue!r} carries no results; give 'leased'")
-        settings = of_options(options)
-        self._check_picklable()
+        settings, functions = of_options(options), self._functions()
         inbox, stops = Inbox(), StopRequests()
-        return Results(lambda: self._run(settings, inbox, stops), inbox, stops.now)
+        return Results(lambda: self._run(settings, inbox, stops, functions), inbox, stops.now)
 
-    def _run(self, settings: Settings, inbox: Inbox | None = None, stops: StopRequests | None = None) -> Report:
+    def _run(
+        self,
+        settings: Settings,
+        inbox: Inbox | None = None,
+        stops: StopRequests | None = None,
+        functions: Functions | None = None,
+    ) -> Report:
         attachments: list[Attachment] = []
         if settings.metrics is not None:
             # Imported only where it is used: it costs more than the rest of the package together.
@@ -191,7 +217,7 @@ class Pipeline:
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
         with logs.handled("text") if silent else contextlib.nullcontext():
-            report = self.run_with(settings, attachments, inbox=inbox, stops=stops)
+            report = self.run_with(settings, attachments, inbox=inbox, stops=stops, functions=functions)
             if stops is not None and stops.signals:  # one of which may end the program, which then sees no report
                 told = logs.fields(ending=report.ending, processed=report.processed, unfinished=report.unfinished)
                 log.info("run ended", extra=told)
@@ -209,13 +235,15 @@ class Pipeline:
         show_output: Callable[[str], None] | None = None,
         inbox: Inbox | None = None,
         stops: StopRequests | None = None,
+        functions: Functions | None = None,
     ) -> Report:
         """Run with everything the command line can say.
 
         `show_output` takes the lines that workers print, `inbox` the results; `stops` can be told to end the run.
+        `functions` are those of this pipeline, where they have been made ready before.
         """
         stops = stops or StopRequests()
-        self._check_picklable()
+        functions = functions or self._functions()
         self._check_queue(settings, inbox)
         with ExitStack() as stack:
             stack.enter_context(stops.at_exit())
@@ -244,7 +272,7 @@ class Pipeline:
             if inbox is not None:
                 inbox.on_room = functools.partial(loop.call_soon, queue.notice_room)
                 stack.callback(inbox.close)
-            plan = self._plan(settings, queue, ledger, starter, show_output, inbox, restored)
+            plan = self._plan(settings, functions, queue, ledger, starter, show_output, inbox, restored)
             supervisor = Supervisor(plan, loop)
             for attach in attachments:
                 stack.enter_context(attach(supervisor, loop))
@@ -254,6 +282,7 @@ class Pipeline:
     def _plan(
         self,
         settings: Settings,
+        functions: Functions,
         queue: TaskQueue,
         ledger: Ledger,
         starter: Starter,
@@ -262,12 +291,14 @@ class Pipeline:
         restored: Restored | None,
     ) -> Plan:
         slots = [
-            FeedSlot(name, producer.iterable, queue, ledger, index, inbox)
+            FeedSlot(name, producer.iterable, producer.context, queue, ledger, index, inbox)
             if isinstance(producer, Feed) and inbox is not None
             else Slot(
                 name=name,
                 role=Role.PRODUCER,
-                work=functools.partial(_produce, producer, queue, ledger),
+                work=functools.partial(
+                    _produce, producer, functions.producers[index], queue, ledger, len(self.producers) == 1
+                ),
                 queue=queue,
                 ledger=ledger,
                 index=index,
@@ -282,7 +313,7 @@ class Pipeline:
             return Slot(
                 name=self.consumer_name(number),
                 role=Role.CONSUMER,
-                work=functools.partial(_consume, self.consumer, queue, inbox is not None, limits),
+                work=functools.partial(_consume, functions.consumer, queue, inbox is not None, limits),
                 queue=queue,
                 ledger=ledger,
                 index=first + number,
@@ -371,11 +402,15 @@ class Pipeline:
         if inbox is not None and settings.spool is not None:
             raise ConfigurationError("spool: not with results, which would be lost with this process; leave it out")
 
-    def _check_picklable(self) -> None:
-        for name, producer in zip(self._producer_names(), self.producers, strict=True):
-            if not isinstance(producer, Feed):
-                _check_picklable(f"producer {name}", (producer.function, producer.args, producer.kwargs))
-        _check_picklable("the consumer", self.consumer)
+    def _functions(self) -> Functions:
+        """Return what the workers call. Raises `ConfigurationError` if it cannot be sent to them."""
+        producers: list[Sealed[Callable[..., Iterable[object]]] | None] = [
+            None
+            if isinstance(producer, Feed)
+            else Sealed(f"producer {name}", functools.partial(producer.function, *producer.args, **producer.kwargs))
+            for name, producer in zip(self._producer_names(), self.producers, strict=True)
+        ]
+        return Functions(producers, Sealed("the consumer", self.consumer))
 
 
 def _spool(settings: Settings, stack: ExitStack) -> Spool | None:
@@ -392,17 +427,33 @@ def _no_work(row: int) -> NoReturn:
     raise NotImplementedError("a slot of a former run gets no process")
 
 
-def _produce(producer: Producer, queue: TaskQueue, ledger: Ledger, slot: int) -> Produce:
+def _produce(
+    producer: Producer,
+    function: Sealed[Callable[..., Iterable[object]]] | None,
+    queue: TaskQueue,
+    ledger: Ledger,
+    is_alone: bool,
+    slot: int,
+) -> Produce:
+    assert function is not None
     put = ledger.rows[slot].read(0).put
-    kwargs = {**producer.kwargs, "position": put} if producer.resume == "position" else producer.kwargs
-    skip = put if producer.resume == "skip" else 0
-    return Produce(producer.function, producer.args, kwargs, queue.outlet(slot), skip)
+    return Produce(
+        function=function,
+        outlet=queue.outlet(slot),
+        kwargs={"position": put} if producer.resume == "position" else {},
+        skip=put if producer.resume == "skip" else 0,
+        input=standard_input.shared_with_workers() if is_alone else None,
+    )
 
 
 def _consume(
-    function: Callable[[Any], object], queue: TaskQueue, keeps_results: bool, limits: Limits, slot: int
+    function: Sealed[Callable[[Any], object]], queue: TaskQueue, keeps_results: bool, limits: Limits, slot: int
 ) -> Consume:
     return Consume(function, queue.intake(slot), keeps_results, limits)
+
+
+def _name_of(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
 
 
 def _is_number_or_range(consumers: object) -> bool:
@@ -413,16 +464,6 @@ def _is_number_or_range(consumers: object) -> bool:
         case int(least), int(most):
             return 1 <= least <= most <= MAX_WORKERS
     return False
-
-
-def _check_picklable(what: str, value: object) -> None:
-    try:
-        check_sendable(value)
-    except Exception as error:  # whatever a user's __reduce__ raises
-        raise ConfigurationError(
-            f"{what} cannot be sent to a worker process ({error}); give functions of a module's top level, "
-            "and arguments that pickle can store"
-        ) from error
 
 
 class StopRequests:

@@ -16,7 +16,7 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
 from typing import Any
 
@@ -52,9 +52,17 @@ def _come_back() -> None:
 class Production:
     """One producer process at work."""
 
-    def __init__(self, outlet: Outlet, row: Row, interruptions: Interruptions) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        row: Row,
+        interruptions: Interruptions,
+        refuse: Callable[[TaskNotPicklableError], None] | None = None,
+    ) -> None:
+        """Have `refuse` told of each task that cannot be pickled, and go on; without it, such a task ends the work."""
         self._outlet = outlet
         self._row = row
+        self._refuse = refuse
         self._interruptions = interruptions
         self._pid = os.getpid()
         self._codec = Codec.APART
@@ -121,7 +129,9 @@ class Production:
             raise self._trouble
         if odd:
             self._codec, self._plain_in_a_row = Codec.APART, 0
-            self._offer(codec.apart([codec.pickled(odd[0])], _now_ns()))
+            payload = self._pickled(odd[0])
+            if payload is not None:
+                self._offer(codec.apart([payload], _now_ns()))
         else:
             self._learn(itertools.islice(kept, len(gathered)))
         self._batch = max(1, wanted // 8) if took_ns > LINGER_SECONDS * 1e9 else 2 * wanted
@@ -227,17 +237,30 @@ class Production:
         ready, size = list[bytes](), 0
         for task in tasks:
             try:
-                payload = task if self._gathered_codec is Codec.APART else codec.pickled(task)
+                payload = task if self._gathered_codec is Codec.APART else self._pickled(task)
             except TaskNotPicklableError:
                 if ready:
                     yield codec.apart(ready, now_ns)
                 raise
+            if payload is None:
+                continue
             if ready and size + len(payload) > CHUNK_BYTES:
                 yield codec.apart(ready, now_ns)
                 ready, size = [], 0
             ready.append(payload)
             size += len(payload)
-        yield codec.apart(ready, now_ns)
+        if ready:
+            yield codec.apart(ready, now_ns)
+
+    def _pickled(self, task: object) -> bytes | None:
+        """Return the task as bytes, or None if it cannot be pickled and whoever wants to know has been told."""
+        try:
+            return codec.pickled(task)
+        except TaskNotPicklableError as error:
+            if self._refuse is None:
+                raise
+            self._refuse(error)
+            return None
 
     def _offer(self, chunk: Chunk) -> None:
         """Put a chunk, however long that takes; the time without room is counted."""

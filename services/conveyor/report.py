@@ -51,7 +51,10 @@ class Report:
     """Tasks finished, failed ones included."""
     failed: int
     failures: Mapping[str, int]
-    """Failed tasks by the class of their exception."""
+    """Failed tasks by the class of their exception; together as many as `failed`, over deaths and restarts too.
+
+    Each slot tells ten classes apart; the tasks of more of them are counted together, as "(others)".
+    """
     redelivered: int
     dead_lettered: int
     lost: int

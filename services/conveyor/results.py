@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from conveyor import outcomes
-from conveyor.errors import RunBrokenError, TaskDiedError
+from conveyor.errors import ConveyorError, RunBrokenError, TaskDiedError
 from conveyor.queues.seam import Casualty
 from conveyor.report import Report
 from conveyor.snapshot import Ending
@@ -34,25 +34,38 @@ class Inbox:
         """What ended the run, or the tasks, too early: to be raised after the last result."""
         self.report: Report | None = None
         # The supervisor's thread adds, the reader's takes all at once and goes through them at its leisure.
-        self._outcomes: list[bytes | TaskDiedError] = []
-        self._at_hand: collections.deque[bytes | TaskDiedError] = collections.deque()
+        self._outcomes: list[bytes | ConveyorError] = []
+        self._at_hand: collections.deque[bytes | ConveyorError] = collections.deque()
         self._bytes = 0
         self._is_over = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._changed, self._freed = threading.Condition(lock), threading.Condition(lock)
 
     def add(self, results: list[bytes]) -> None:
         with self._changed:
             self._outcomes += results
             self._bytes += sum(map(len, results))
-            unread = len(self._outcomes) + len(self._at_hand)
-            self.has_room = unread < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
-            self._changed.notify()
+            self._added()
 
     def add_dead_letter(self, casualty: Casualty) -> None:
+        died = f"the task {casualty.task} was in the hands of {casualty.attempt} workers that died: given up"
+        self.add_error(TaskDiedError(died))
+
+    def add_error(self, error: ConveyorError) -> None:
+        """Have this raised in the place of a result."""
         with self._changed:
-            died = f"the task {casualty.task} was in the hands of {casualty.attempt} workers that died: given up"
-            self._outcomes.append(TaskDiedError(died))
-            self._changed.notify()
+            self._outcomes.append(error)
+            self._added()
+
+    def _added(self) -> None:
+        unread = len(self._outcomes) + len(self._at_hand)
+        self.has_room = unread < MAX_UNREAD and self._bytes < MAX_UNREAD_BYTES
+        self._changed.notify()
+
+    def wait_for_room(self, timeout_seconds: float) -> bool:
+        """Return whether more are wanted, or none at all any more, within the time."""
+        with self._freed:
+            return self._freed.wait_for(lambda: self.has_room or self._is_over, timeout_seconds)
 
     def close(self) -> None:
         """Forget the run, which ends: who holds the results holds nothing of it."""
@@ -63,8 +76,9 @@ class Inbox:
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
+            self._freed.notify_all()
 
-    def take(self) -> bytes | TaskDiedError | None:
+    def take(self) -> bytes | ConveyorError | None:
         """Return the next one, or None at the end. Blocks."""
         if not self._at_hand and not self._refill():
             return None
@@ -87,6 +101,7 @@ class Inbox:
         """Have the run go on, if that is what it waits for."""
         with self._changed:
             self.has_room = len(self._outcomes) <= MAX_UNREAD // 2 and self._bytes <= MAX_UNREAD_BYTES // 2
+            self._freed.notify_all()
         if self.has_room:
             self.on_room()
 
@@ -95,7 +110,8 @@ class Results(Iterator[Any]):
     """Yields results in the order in which tasks are done. Use it in a `for`, or in a `with` to be sure of its end.
 
     A task that raised raises here, with the remote traceback as the cause, and the next `next()` goes on; so does one
-    that was given up because its workers died (`TaskDiedError`). After the last result `RunBrokenError` is raised if
+    that was given up because its workers died (`TaskDiedError`), and an item that cannot be pickled
+    (`TaskNotPicklableError`). After the last result `RunBrokenError` is raised if
     the run could not do all of its work.
     """
 
@@ -116,7 +132,7 @@ class Results(Iterator[Any]):
         outcome = self._inbox.take()
         error: BaseException | None = None
         try:
-            if isinstance(outcome, TaskDiedError):
+            if isinstance(outcome, ConveyorError):
                 raise outcome
             if outcome is not None:
                 return outcomes.value_of(outcome)

@@ -254,16 +254,21 @@ class Slot:
         """Return this slot's row of the ledger."""
         return self._ledger.rows[self._index].read(now_ns)
 
+    def errors(self) -> dict[str, int]:
+        """Return this slot's failed tasks by the class of their exception."""
+        return self._ledger.rows[self._index].errors()
+
     def is_lingering(self, now_ns: int, grace_seconds: float) -> bool:
         """Return whether the process should be gone and is still there after the grace, with nothing in hand.
 
-        It has said its last word, or was told to leave.
+        It has said its last word, or is about to, or was told to leave.
         """
         if self.pid is None:
             return False
         tally = self.tally(now_ns)
         silent_seconds = (now_ns - tally.heartbeat_ns) / NANOSECONDS
-        if tally.state in _LAST_WORDS:
+        is_leaving = tally.state is State.STOPPING and self.role is Role.CONSUMER  # a producer may have much to send
+        if is_leaving or tally.state in _LAST_WORDS:
             return silent_seconds > grace_seconds
         told_at = self._told_to_leave_at
         if told_at is None or tally.in_progress:

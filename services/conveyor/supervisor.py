@@ -31,7 +31,7 @@ from conveyor.processes import Starter
 from conveyor.queues.letters import DeadLetters
 from conveyor.queues.seam import TaskQueue
 from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
-from conveyor.roster import Roster
+from conveyor.roster import Reading, Roster
 from conveyor.scaling import LOOK_SECONDS, Bounds
 from conveyor.slot import Slot
 from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, RestartReason, Role, RunStatistics, WorkerState
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how soon a loss that no event tells of is looked for
 TICKS_BETWEEN_LOOKS = 4  # at the memory of one worker: some are looked at in each tick
 MAX_DUMP_LINES = 200  # of the stacks that a crash leaves
+OTHER_ERRORS = "(others)"
 STOP_GRACE_SECONDS = 5.0  # for a worker that was asked to leave with nothing in hand
 
 
@@ -79,11 +80,14 @@ class Supervisor:
         self._stops_wanted = self._stops_obeyed = 0
         self._ticks = 0
         self._finishing = False
+        self._may_leave = False
+        """Whether workers have time to leave as they should, now that all is done."""
         self._is_paused = False
         self._news = False
         self._lost_in_transit = 0
         self._deaths: collections.deque[Death] = collections.deque(maxlen=MAX_DEATHS)
-        self._failures: collections.Counter[str] = collections.Counter()
+        self._last_words: dict[str, str] = {}
+        """What the latest process of a slot told of why it could not go on."""
         self._failure_log = FailureLog()
         self._started_at, self._started = time.time(), time.monotonic()
 
@@ -112,11 +116,20 @@ class Supervisor:
             consumers_most=self._crew.bounds.most,
             scalings=dict(self._crew.scalings),
             slots=reading.slots,
-            failures=dict(self._failures),
+            failures=self._failures(reading),
             deaths=tuple(self._deaths),
             trouble=self._trouble,
             ending=self._ending,
         )
+
+    def _failures(self, reading: Reading) -> dict[str, int]:
+        """Return the failed tasks by the class of their exception; of classes for which there is no room, the sum."""
+        total: collections.Counter[str] = collections.Counter()
+        for slot, seen in zip(self._roster.slots, reading.slots, strict=False):
+            if seen.failed:
+                total.update(slot.errors())
+        others = sum(seen.failed for seen in reading.slots) - total.total()
+        return dict(total) | ({OTHER_ERRORS: others} if others > 0 else {})
 
     # -- steering, by the control socket, in the loop's thread ---------------------------------------------
 
@@ -362,11 +375,16 @@ class Supervisor:
         about = fields(slot=slot.name, **dataclasses.asdict(message))
         match message:
             case messages.TaskFailed():
-                self._failures[message.error] += message.is_final
                 if self._failure_log.admit(time.monotonic()):
                     log.warning("task failed" if message.is_final else "task failed, and is tried again", extra=about)
             case messages.WorkerFailed():
+                said = f"{message.error}: {message.reason}" if message.reason else message.error
+                if self._last_words.get(slot.name) == said:
+                    about["fields"]["trace"] = ""  # as before
+                self._last_words[slot.name] = said
                 log.error("worker failed", extra=about)
+            case messages.OutputLost():
+                log.warning("what a worker had printed could not be written", extra=about)
 
     def _on_exit(self, slot: Slot, sentinel: int) -> None:
         self._loop.unwatch(sentinel)
@@ -386,7 +404,15 @@ class Supervisor:
                 self._replace(slot, pid)
             else:
                 self._mourn(slot, pid, death)
+        elif death is not None:
+            self._see_off(death, pid)
         self._advance()
+
+    def _see_off(self, death: Death, pid: int | None) -> None:
+        """Tell of one that died at the end of a run, with no task in its hands, but perhaps in an exit function."""
+        if self._may_leave and death.reason is not RestartReason.RECYCLE:
+            self._deaths.append(death)
+            log.warning("worker died as it left", extra=fields(**_told(death), pid=pid))
 
     def _replace(self, slot: Slot, pid: int | None) -> None:
         """Have another process go on at once where one has left as it should, if its work is not over."""
@@ -417,7 +443,8 @@ class Supervisor:
         delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready, was_useful)
         if delay is None:
             times = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
-            self._break(f"{slot.name} died {times} before it was ready: {how}")
+            told = self._last_words.get(slot.name, "").strip().rpartition("\n")[2]
+            self._break(f"{slot.name} died {times} before it was ready: {how}{told and f', {told}'}")
         else:
             self._loop.after(delay, functools.partial(self._restart, slot))
 
@@ -513,6 +540,7 @@ class Supervisor:
         if ending is Ending.EXPIRED and queue.unfinished <= queue.lost and not self._plan.queue.is_writing():
             ending = Ending.DRAINED
         self._phase, self._ending = Phase.STOPPING, ending
+        self._may_leave = ending in (Ending.COMPLETE, Ending.DRAINED) and grace_seconds > 0
         self._plan.ledger.order = Order.STOP
         for slot in self._roster.slots:
             slot.signal(signal.SIGTERM)

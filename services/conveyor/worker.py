@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conveyor import messages
+from conveyor import leaving, messages, standard_input
 from conveyor.consuming import Consumption
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
@@ -29,6 +29,7 @@ from conveyor.ledger import Ledger, Order, Row, State
 from conveyor.producing import Production
 from conveyor.queues.seam import Intake, Outlet
 from conveyor.recycling import Limits
+from conveyor.sealing import Sealed
 
 _now_ns = time.monotonic_ns
 
@@ -37,19 +38,21 @@ _now_ns = time.monotonic_ns
 class Produce:
     """The work of a producer's slot: call the function, pass over what was put before, offer all the rest."""
 
-    function: Callable[..., Iterable[object]]
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
+    function: Sealed[Callable[..., Iterable[object]]]
     outlet: Outlet
-    skip: int = 0
+    kwargs: Mapping[str, object]
+    """Arguments beyond the user's own."""
+    skip: int
     """Tasks that processes of the slot have put before."""
+    input: Descriptor | None
+    """Standard input, of one that may read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consume:
     """The work of a consumer's slot: call the function with each task."""
 
-    function: Callable[[Any], object]
+    function: Sealed[Callable[[Any], object]]
     intake: Intake
     keeps_results: bool
     limits: Limits
@@ -79,8 +82,11 @@ def main(assignment: Assignment) -> None:
     os.environ.update(assignment.environment)
     _set_up_output(assignment.output, assignment.errors)
     faulthandler.enable(assignment.messages.number)
+    leaving.prepare()
     row = assignment.ledger.rows[assignment.row]
     work = assignment.work
+    _set_up_input(work)
+    function = _opened(work.function, assignment.messages.number)
     order = Order.STOP_PRODUCING if isinstance(work, Produce) else Order.STOP
     interruptions = Interruptions(assignment.ledger, row, order, assignment.messages.number)
     interruptions.install()
@@ -91,31 +97,57 @@ def main(assignment: Assignment) -> None:
         if isinstance(work, Produce):
             pid = os.getpid()
             with interruptions:
-                iterator = iter(work.function(*work.args, **work.kwargs))
+                iterator = iter(function(**work.kwargs))
                 collections.deque(itertools.islice(iterator, work.skip), maxlen=0)
             if os.getpid() != pid:
                 leave_fork(None)
             Production(work.outlet, row, interruptions).run(iterator)
             last_word = State.FINISHED
         else:
-            last_word = _consumption(work, row, interruptions, assignment.messages.number).run()
+            last_word = _consumption(work, function, row, interruptions, assignment.messages.number).run()
     except StopRequestedError:
         last_word = State.LEFT
     except Exception as error:  # mostly a producer's: its process ends here, and its supervisor says why
-        trace = "" if isinstance(error, ConveyorError) else messages.cut(traceback.format_exc())
-        failure = messages.WorkerFailed(type(error).__qualname__, messages.text_of(error), trace)
-        messages.send(assignment.messages.number, failure)
+        _tell(error, assignment.messages.number)
         sys.exit(1)
     finally:
         row.enter(State.STOPPING, _now_ns())
         if isinstance(work, Produce):
             work.outlet.close()
-        sys.stdout.flush()
+        leaving.run_exit_functions()
+        if (trouble := leaving.flush_output()) is not None:
+            messages.send(assignment.messages.number, messages.OutputLost(trouble))
         row.enter(last_word, _now_ns())
 
 
-def _consumption(work: Consume, row: Row, interruptions: Interruptions, descriptor: int) -> Consumption:
-    return Consumption(work.function, work.intake, row, interruptions, descriptor, work.keeps_results, work.limits)
+def _opened(function: Sealed[Callable[..., Any]], descriptor: int) -> Callable[..., Any]:
+    """Return the user's function, or leave and tell why it cannot be had: as a rule its module cannot be imported."""
+    try:
+        return function.open()
+    except (Exception, SystemExit) as error:
+        _tell(error, descriptor)
+        sys.exit(1)
+
+
+def _tell(error: BaseException, descriptor: int) -> None:
+    trace = "" if isinstance(error, ConveyorError) else messages.cut(traceback.format_exc())
+    failure = messages.WorkerFailed(type(error).__qualname__, messages.text_of(error), trace)
+    messages.send(descriptor, failure)
+
+
+def _consumption(
+    work: Consume, function: Callable[[Any], object], row: Row, interruptions: Interruptions, descriptor: int
+) -> Consumption:
+    return Consumption(function, work.intake, row, interruptions, descriptor, work.keeps_results, work.limits)
+
+
+def _set_up_input(work: Produce | Consume) -> None:
+    if isinstance(work, Consume):
+        standard_input.be_empty()
+    elif work.input is not None:
+        standard_input.be(work.input)
+    else:
+        standard_input.refuse()
 
 
 def _set_up_output(output: Descriptor, errors: Descriptor) -> None:

@@ -18,7 +18,9 @@ def imap_unordered(
     As `multiprocessing.Pool.imap_unordered`, but nobody chooses a chunk size, the iterable is pulled only as far as
     `maxsize` tasks ahead of the work, work stops while results are not read, and a killed process costs no result.
     `consumers` is by default the number of CPUs that may be used. What an item raises is raised here, with the remote
-    traceback, and the next `next()` goes on. Raises `ConfigurationError` for what cannot run.
+    traceback, and the next `next()` goes on; so is the `TaskNotPicklableError` of an item that cannot be sent to a
+    process. The iterable is gone through in a thread of its own, with a copy of the caller's context variables.
+    Raises `ConfigurationError` for what cannot run.
     """
     try:
         iter_once = iter(iterable)
