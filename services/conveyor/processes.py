@@ -279,11 +279,6 @@ class Shipment:
             set_spawning_popen(None)
 
 
-def check_sendable(value: object) -> None:
-    """Raise whatever pickling this argument of a process raises."""
-    Shipment().pickled(value)
-
-
 def _launch(job: Job) -> _Launched:
     """Start a process for the job, with the signals blocked that it must not take for its own."""
     ours, theirs = socket.socketpair()
