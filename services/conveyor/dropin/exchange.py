@@ -40,6 +40,7 @@ class Question:
         self.refusal = refusal
         self.asked = 0
         """The kind that is open; 0 if it is answered."""
+        self.is_sent = False
         self.number = 0
         self.answers = 0
         self.outcome = 0
@@ -136,7 +137,7 @@ class Exchange:
                 if self._is_served(question):  # by an answer to another thread, just now
                     return
                 seen = question.answers
-                if not question.asked:
+                if not question.asked or not question.is_sent:  # else a signal's handler has interrupted the sending
                     self._ask(question, is_try, most)
                 elif question.asked == question.attempt:  # another thread's, which is answered at once
                     limit = None
@@ -172,13 +173,17 @@ class Exchange:
         raise NotImplementedError
 
     def _ask(self, question: Question, is_try: bool, most: int) -> None:
-        question.number = (question.number + 1) & 0xFFFFFFFF
-        question.asked = question.attempt if is_try else question.wait
+        question.number = number = (question.number + 1) & 0xFFFFFFFF
+        question.is_sent = False
+        question.asked = kind = question.attempt if is_try else question.wait
         try:
-            self._send(question.asked, question.number, self._taken, most)
+            self._send(kind, number, self._taken, most)
         except BaseException:  # if it was sent: nobody waits for an answer with this number
-            question.asked = 0
+            if question.number == number:
+                question.asked = 0
             raise
+        if question.number == number:  # else a signal's handler has asked in our place
+            question.is_sent = True
 
     def _wait(self, is_there: Callable[[], bool], deadline: float | None) -> bool:
         """Wait for an answer; return False after the deadline. Called without the lock."""
@@ -226,6 +231,8 @@ class Exchange:
         finally:
             if is_reader:
                 self._reader = before
+                if before:  # the call that our handler has interrupted must look whether we have read its answer
+                    self._send(Kind.ASK)
                 self._wake_the_others()
 
     def _wait_at(self, gate: threading.Lock, seconds: float) -> None:

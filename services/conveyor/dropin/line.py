@@ -301,6 +301,10 @@ class Line(Exchange):
             # Log before we forget: should we be interrupted in between, the broker is told twice, and does it once.
             if self._returned and self._returned[0] is mine:
                 del self._returned[0]
+        more = self._more
+        if not more.waiters:  # an answer to what was asked before would come first
+            more.number = (more.number + 1) & 0xFFFFFFFF
+            more.asked = 0
         self._drop_items()
 
     # -- marking as done -----------------------------------------------------------------------------------
