@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 
-Held = deque[int]
-"""Numbers of items as `first, last` of each run, the oldest first."""
+Held = list[int]
+"""Numbers of items, as the start and the end of one range or more, the oldest first. Only the first may be empty."""
 
 
 class Holds:
@@ -22,12 +21,12 @@ class Holds:
     def add(self, held: Held) -> None:
         """Take in another thread's, and forget those of threads that are over and have left nothing."""
         with self._lock:
-            self._all = [(thread, items) for thread, items in self._all if items or thread.is_alive()]
+            self._all = [(thread, each) for thread, each in self._all if has_items(each) or thread.is_alive()]
             self._all.append((threading.current_thread(), held))
 
     def oldest(self) -> Held | None:
         """Return the one with the oldest item."""
-        return min((held for _, held in self._all if held), key=lambda held: held[0], default=None)
+        return min((held for _, held in self._all if has_items(held)), key=lambda held: held[0], default=None)
 
 
 class Hold(threading.local):
@@ -35,5 +34,12 @@ class Hold(threading.local):
 
     def __init__(self, holds: Holds) -> None:
         """Begin with nothing. Called in each thread, on its first use."""
-        self.items: Held = deque()
+        self.items: Held = [0, 0]
         holds.add(self.items)
+
+
+def has_items(held: Held) -> bool:
+    """Return whether there is any; its number is the first one then."""
+    if held[0] == held[1] and len(held) > 2:
+        del held[:2]
+    return held[0] != held[1]

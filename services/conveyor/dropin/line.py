@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from conveyor.dropin import page, talk
 from conveyor.dropin.exchange import Exchange, Question, ShutDown
-from conveyor.dropin.holds import Held, Hold, Holds
+from conveyor.dropin.holds import Held, Hold, Holds, has_items
 from conveyor.dropin.interruption import is_from_a_signal
 from conveyor.dropin.packing import loads, read_large
 from conveyor.dropin.page import (
@@ -80,8 +80,8 @@ class Line(Exchange):
         self._done = 0
         self._logged = 0
         self._unnamed = 0
-        self._got = 0
         self._marked = 0
+        self._gone = 0  # returned, or over
         self._holds = Holds()
         self._hold = Hold(self._holds) if is_joinable else None
         super().__init__(door, memory)
@@ -168,7 +168,8 @@ class Line(Exchange):
 
     def get(self, deadline: float | None) -> Any:
         """Return the next item. Raises `Empty`, `ShutDown`, `QueueLostError`, and what unpickling it raises."""
-        held = self._hold.items if self._hold else None
+        hold = self._hold
+        held = hold.items if hold else None
         mine = [0, 0, -1]
         is_opened = False
         try:
@@ -177,14 +178,16 @@ class Line(Exchange):
             item = loads(data) if data is not None else self._open_large(mine)
             number = mine[1]
             # In either case: from the store that says that the item is got to the end there is no call.
-            if held is not None:
-                self._got += 1
-                if held and held[-1] == number - 1:
-                    held[-1] = number
+            if held:
+                if held[-1] == number:
+                    held[-1] = number + 1
                 else:
-                    held += (number, number)
-                return item
-            self._finish(number, number)
+                    held += (number, number + 1)
+            elif number == self._done + 1:
+                self._words[DONE] = number
+                self._done = number
+            else:
+                self._finish(number, number)
             return item
         except BaseException as error:
             if mine[1]:
@@ -209,14 +212,12 @@ class Line(Exchange):
                 is_opened = True
                 found.append(loads(data) if data is not None else self._open_large(mine))
             first, last = mine[0], mine[1]
-            if held is not None:
-                self._got += last - first + 1
-                if held and held[-1] == first - 1:
-                    held[-1] = last
-                else:
-                    held += (first, last)
-                return found
-            self._finish(first, last)
+            if not held:
+                self._finish(first, last)
+            elif held[-1] == first:
+                held[-1] = last + 1
+            else:
+                held += (first, last + 1)
             return found
         except BaseException as error:
             if mine[1]:
@@ -241,31 +242,31 @@ class Line(Exchange):
         """
         words = self._words
         while True:
-            with self._lock:
-                if self._returned:
-                    self._return_items()
-                while self._left:
-                    items, at = self._items, self._at
-                    end = at + FRAME_BYTES + _size_at(items, at)[0] if self._parcel < 0 else 0
-                    # A signal's handler may have got it; from here on there is no call that would let one run.
-                    if items is not self._items or at != self._at:
-                        continue
-                    number = self._taken + 1
-                    if mine[1] and number != mine[1] + 1:
-                        raise queue.Empty
-                    words[TAKING] = number
-                    if number <= words[LIMIT]:
-                        self._taken = mine[1] = number
-                        self._left -= 1
-                        if not mine[0]:
-                            mine[0] = number
-                        self._at = end
-                        if self._parcel < 0:
-                            return items[at + FRAME_BYTES : end]
-                        mine[2], self._parcel = self._parcel, -1
-                        return None
-                    words[TAKING] = number - 1  # called back
-                    self._drop_items()
+            if self._returned:
+                self._tidy()
+            while self._left:
+                items, at = self._items, self._at
+                end = at + FRAME_BYTES + _size_at(items, at)[0] if self._parcel < 0 else 0
+                # A signal's handler, or another thread, may have got it. From here on there is no call that would let
+                # one run: no lock is needed.
+                if items is not self._items or at != self._at or not self._left:
+                    continue
+                number = self._taken + 1
+                if mine[1] and number != mine[1] + 1:
+                    raise queue.Empty
+                words[TAKING] = number
+                if number <= words[LIMIT]:
+                    self._taken = mine[1] = number
+                    self._left -= 1
+                    if not mine[0]:
+                        mine[0] = number
+                    self._at = end
+                    if self._parcel < 0:
+                        return items[at + FRAME_BYTES : end]
+                    mine[2], self._parcel = self._parcel, -1
+                    return None
+                words[TAKING] = number - 1  # called back
+                self._drop_items()
             self._await(self._more, deadline, most)
 
     def _drop_items(self) -> None:
@@ -280,6 +281,7 @@ class Line(Exchange):
         That one is over, as in `multiprocessing`, or, of a `JoinableQueue`, unfinished as long as this process lives.
         """
         self._close(mine)
+        self._gone += mine[1] - mine[0] + 1
         if error and not is_from_a_signal(error):
             spoiled = mine[1]
             if self._hold:
@@ -315,48 +317,53 @@ class Line(Exchange):
         If it has none, one of this process's items is finished, and it is not known which. If the process has none, it
         is one of another process.
         """
-        assert self._hold
-        held = self._hold.items
-        with self._lock:
-            if held:
-                self._finish_oldest(held)
-                if self._unnamed:
-                    self._name_items()
-                is_other = False
-            else:
-                is_other = not self._finish_unnamed()
+        held = self._hold.items  # type: ignore[union-attr]
+        words = self._words
+        number = held[0]
+        is_other = False
+        if number == self._done + 1 and number != held[1]:  # no call from here on: it is both finished and not held
+            words[DONE] = number
+            self._done = number
+            held[0] = number + 1
+            self._marked += 1
+        else:
+            is_other = not self._finish_out_of_order(held)
+        if self._unnamed:
+            self._name_items()
         if is_other:
             if self._call(Kind.FINISH)[0] != Outcome.OK:
                 raise ValueError("task_done() called too many times")
-        elif self._words[EAGER] and self._taken >= self._words[LIMIT]:
+        elif words[EAGER] and self._taken >= words[LIMIT]:
             self._send(Kind.BELL)
+
+    def _finish_out_of_order(self, held: Held) -> bool:
+        """Finish an item that this thread has got, or another one; return False if no thread has any."""
+        with self._lock:
+            if has_items(held):
+                self._finish_oldest(held)
+            elif self._holds.oldest():
+                self._unnamed += 1
+                self._words[UNNAMED] = self._unnamed
+            else:
+                return False
+        return True
 
     def _finish_oldest(self, held: Held) -> None:
         number = held[0]
-        self._finish(number, number)  # no call after it: it is finished and not held any more, or neither
-        if number == held[1]:
-            del held[0]
-            del held[0]
-        else:
+        self._finish(number, number)  # no call after it
+        if held[0] == number:  # else a signal's handler has been here, too
             held[0] = number + 1
         self._marked += 1
 
-    def _finish_unnamed(self) -> bool:
-        """Note that an item of this process is done which another thread has got; return False if there is none."""
-        if self._got == self._marked:
-            return False
-        self._unnamed += 1
-        self._words[UNNAMED] = self._unnamed
-        self._name_items()
-        return True
-
     def _name_items(self) -> None:
         """Say which items are done if that is certain: all are. Beyond a bound, the oldest are taken for done."""
-        while self._unnamed and not self._unnamed < self._got - self._marked <= MOST_UNNAMED:
-            oldest = self._holds.oldest()
-            # Fewer without a name before one more with it: in between too many are unfinished, which nobody acts on.
-            self._words[UNNAMED] = self._unnamed = self._unnamed - 1
-            if oldest:
+        with self._lock:
+            while self._unnamed and not self._unnamed < self._taken - self._gone - self._marked <= MOST_UNNAMED:
+                oldest = self._holds.oldest()
+                if not oldest:  # another thread is about to get one
+                    return
+                # Fewer without a name before one more with it: in between too many are unfinished, which does no harm.
+                self._words[UNNAMED] = self._unnamed = self._unnamed - 1
                 self._finish_oldest(oldest)
 
     def _finish(self, first: int, last: int) -> None:

@@ -19,7 +19,7 @@ from conveyor.descriptors import Descriptor
 from conveyor.dropin import launch
 from conveyor.dropin.exchange import ShutDown
 from conveyor.dropin.line import Line
-from conveyor.dropin.packing import Packer, pieces_of, write_large
+from conveyor.dropin.packing import Buffers, Packer, pieces_of, write_large
 from conveyor.dropin.ring import LARGE_BYTES
 
 __all__ = ["JoinableQueue", "Queue", "ShutDown"]
@@ -77,7 +77,15 @@ class Queue(Generic[T]):
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         line = self._line or self._connect()
-        self._put(line, obj, None if block and timeout is None else _deadline(block, timeout))
+        deadline = None if block and timeout is None else _deadline(block, timeout)
+        if type(obj) is bytes and len(obj) >= LARGE_BYTES:
+            self._put_large(line, pieces_of(obj), [], deadline)
+            return
+        data, buffers = self._packer.pack(obj)
+        if len(data) < LARGE_BYTES and not buffers:
+            line.put(data, deadline)
+        else:
+            self._put_large(line, [data], buffers, deadline)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Return the next item. Raises `queue.Empty`, `ShutDown`, and `ValueError` if closed."""
@@ -127,9 +135,8 @@ class Queue(Generic[T]):
         """Put each item of the iterable, waiting for room where there is none."""
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        line = self._line or self._connect()
         for obj in iterable:
-            self._put(line, obj, None)
+            self.put(obj)
 
     def get_many(self, max: int, block: bool = True, timeout: float | None = None) -> list[T]:
         """Return at most `max` items: all that can be had without waiting, once there is one.
@@ -168,15 +175,8 @@ class Queue(Generic[T]):
                 self._was_used = True
             return self._line
 
-    def _put(self, line: Line, obj: Any, deadline: float | None) -> None:
-        if type(obj) is bytes and len(obj) >= LARGE_BYTES:
-            memory = write_large(pieces_of(obj), [])
-        else:
-            data, buffers = self._packer.pack(obj)
-            if len(data) < LARGE_BYTES and not buffers:
-                line.put(data, deadline)
-                return
-            memory = write_large([data], buffers)
+    def _put_large(self, line: Line, pieces: list[bytes], buffers: Buffers, deadline: float | None) -> None:
+        memory = write_large(pieces, buffers)
         try:
             line.put_large(memory, deadline)
         finally:
