@@ -78,8 +78,8 @@ class Queue(Generic[T]):
             raise ValueError(f"Queue {self!r} is closed")
         line = self._line or self._connect()
         deadline = None if block and timeout is None else _deadline(block, timeout)
-        if type(obj) is bytes and len(obj) >= LARGE_BYTES:
-            self._put_large(line, pieces_of(obj), [], deadline)
+        if type(obj) is bytes and len(obj) >= LARGE_BYTES:  # type: ignore[arg-type]
+            self._put_large(line, pieces_of(obj), [], deadline)  # type: ignore[arg-type]
             return
         data, buffers = self._packer.pack(obj)
         if len(data) < LARGE_BYTES and not buffers:
