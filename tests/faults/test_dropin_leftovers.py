@@ -62,12 +62,14 @@ def brokers_of(mark: str) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
-def test_after_200_queues_a_process_and_its_broker_have_what_they_had_after_the_second(kind: str) -> None:
+def test_after_200_queues_a_process_and_its_broker_have_what_they_had_after_the_second(
+    kind: str, tmp_path: Path
+) -> None:
     mark = uuid.uuid4().hex
     code = f"from faults import test_dropin_leftovers as t; t.use_200({kind!r}, {mark!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, MARK: mark, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, MARK: mark, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=100,
@@ -79,7 +81,6 @@ def test_after_200_queues_a_process_and_its_broker_have_what_they_had_after_the_
 def use_200(kind: str, mark: str) -> None:
     """Make, use and close queues. Called in a process of its own."""
     kept = conveyor.Queue[int]()  # so that the broker stays
-    files = own_files()
     for _ in range(2):
         use(kind)
     gc.collect()
@@ -91,7 +92,7 @@ def use_200(kind: str, mark: str) -> None:
         use(kind)
     assert things_of(me) == before[0]  # without a collection: what is not used any more goes at once
     wait_for(f"the broker to have {before[1]}", lambda: is_within(things_of(broker), before[1]), 20.0)
-    assert own_files() <= files
+    assert not list(Path(tempfile.gettempdir()).iterdir())
     kept.close()
 
 
@@ -99,11 +100,6 @@ def is_within(things: dict[str, int], limits: dict[str, int]) -> bool:
     if all(things[name] <= limits[name] for name in limits):
         return True
     raise AssertionError(things)  # which wait_for shows
-
-
-def own_files() -> set[Path]:
-    """Return the temporary files that we may have made."""
-    return {each for each in Path(tempfile.gettempdir()).iterdir() if "conveyor" in each.name or "pymp" in each.name}
 
 
 def use(kind: str) -> None:
