@@ -46,7 +46,7 @@ LAYERS = [
     ["report"],
     ["dropin.queue"],
     ["dropin.launch", "dropin.line", "dropin.packing"],
-    ["dropin.broker", "dropin.exchange"],
+    ["dropin.broker", "dropin.exchange", "dropin.holds", "dropin.interruption"],
     ["dropin.desk"],
     ["dropin.waiters"],
     ["dropin.recalls"],

@@ -8,7 +8,7 @@ import pytest
 
 from conveyor.dropin.page import ALL_BYTES, PAGE_BYTES, RING_BYTES
 from conveyor.dropin.ring import FRAME_BYTES, RingReader, RingWriter
-from conveyor.dropin.runs import Run
+from conveyor.dropin.runs import Parcel, Run, runs_of
 
 
 def ends() -> tuple[RingWriter, RingReader]:
@@ -49,10 +49,14 @@ def test_a_large_item_leaves_a_mark_in_its_place() -> None:
     writer, reader = ends()
     writer.write(b"before")
     assert writer.has_room()
-    writer.write_large()
+    assert writer.write_large(7)
     writer.write(b"after")
-    _, count, larges = reader.read()
+    data, count, larges = reader.read()
     assert (count, larges) == (3, 1)
+    parcel = Parcel(-1, 1 << 30)
+    runs = runs_of(data, {7: parcel}.__getitem__)
+    assert [(run.count, run.parcel) for run in runs] == [(1, None), (1, parcel), (1, None)]
+    Parcel.open_count -= 1
 
 
 @pytest.mark.parametrize("seed", range(5))

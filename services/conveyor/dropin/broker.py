@@ -11,6 +11,7 @@ maker, every process that uses a queue of it gets `QueueLostError`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -24,6 +25,7 @@ from conveyor.dropin.talk import CONTROL
 from conveyor.dropin.turns import Turns
 
 LINGER_SECONDS: Final = 1.0  # without a queue: the next one is mostly made soon
+MOST_ENDED: Final = 16  # queues that have ended, until their memory is collected; arbitrary
 
 
 class Broker:
@@ -34,6 +36,7 @@ class Broker:
         self._control = control
         self._desks: set[Desk] = set()
         self._waits = 0
+        self._ended_desks = 0
         self._is_over = False
         loop.watch(control.fileno(), self._register)
         process = open_process(control)
@@ -63,7 +66,15 @@ class Broker:
 
     def _ended(self, desk: Desk) -> None:
         self._desks.discard(desk)
+        self._ended_desks += 1
+        if self._ended_desks >= MOST_ENDED:
+            self._collect()
         self._linger()
+
+    def _collect(self) -> None:
+        """Let go of the descriptors and the memory of queues that have ended: a desk's parts refer to each other."""
+        self._ended_desks = 0
+        gc.collect()
 
     def _linger(self) -> None:
         self._waits += 1
@@ -72,6 +83,8 @@ class Broker:
 
     def _leave(self, waits: int) -> None:
         """End if no queue is left, and none has been since."""
+        if self._ended_desks and waits == self._waits:
+            self._collect()
         if self._desks or waits != self._waits:
             return
         # From here on the maker cannot send to us, and starts another broker; what it has sent is still ours.

@@ -28,7 +28,7 @@ from conveyor.dropin.broker import main
 main()
 """
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may make a queue as well
 # A number and no socket object: it is open until the process has ended, for children that outlive our last line.
 _control = -1
 
@@ -55,7 +55,7 @@ def register(door: socket.socket, capacity: int) -> None:
 def forget() -> None:
     """Forget a parent's broker. Called in a forked child."""
     global _control, _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _control >= 0:
         os.close(_control)
         _control = -1
@@ -70,6 +70,16 @@ def _start() -> int:
         pid = os.posix_spawn(
             executable, arguments, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL)]
         )
-    with contextlib.suppress(ChildProcessError):  # the user has SIGCHLD ignored
-        os.waitpid(pid, 0)
+    _reap(pid)
     return ours.detach()
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # the user has SIGCHLD ignored
+        pass
+    except BaseException:  # a signal's handler has raised
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        raise

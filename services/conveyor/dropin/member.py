@@ -6,7 +6,6 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 
 from conveyor.dropin import page, talk
 from conveyor.dropin.ring import RingReader
@@ -16,6 +15,8 @@ from conveyor.dropin.stock import Holder, Stock
 from conveyor.dropin.talk import Kind
 
 _MOST_PARCELS = 256  # each is a descriptor of the broker; those beyond are copied
+
+_MOST_NESTED = 1024  # puts of large items in one another, in signal handlers; what is older was interrupted
 
 
 class Member:
@@ -29,8 +30,8 @@ class Member:
         self.holder = holder
         self.process = open_process(line)
         self.parcels: dict[int, int] = {}  # descriptors that have come, by number; the ring tells their place
-        self._parcels_taken = 0
         self.backlog: deque[bytes] = deque()  # messages read while we looked for a parcel
+        self._logged = 0
         self.bell = 0
         """The number of the wait for which it is to ring; 0 if it need not."""
 
@@ -45,28 +46,41 @@ class Member:
         """Return a message, empty at the end. Raises `BlockingIOError` if there is none now."""
         data, descriptors = talk.receive(self.line, talk.MESSAGE_BYTES, talk.AT_ONCE)
         if descriptors:
-            number = talk.read(data).number
-            if number in self.parcels:  # whose put was interrupted
-                os.close(self.parcels[number])
+            number = talk.read(data).first
             self.parcels[number] = descriptors[0]
+            for interrupted in [each for each in self.parcels if each < number - _MOST_NESTED]:
+                os.close(self.parcels.pop(interrupted))
         return data
 
     def read_ring(self) -> list[Run]:
         """Return what the process has put since the last time."""
         data, count, larges = self.ring.read()
         if larges:
-            return runs_of(data, self._next_parcels())
+            return runs_of(data, self._parcel)
         return [Run(data, 0, len(data), count)] if count else []
 
-    def _next_parcels(self) -> Iterator[Parcel]:
-        """Yield the large items in the order in which they were put: each was sent before the ring said so."""
-        while True:
-            self._parcels_taken += 1
-            while self._parcels_taken not in self.parcels:
-                data = self.receive()
-                if talk.read(data).kind != Kind.PARCEL:
-                    self.backlog.append(data)
-            yield Parcel(self.parcels.pop(self._parcels_taken), _MOST_PARCELS)
+    def read_log(self) -> list[tuple[int, int, int]]:
+        """Return what became of items out of their order since the last time: kind, first and last item."""
+        logged = self.words[page.LOGGED]
+        if logged == self._logged:
+            return []
+        page.fence()
+        found = []
+        for entry in range(self._logged, logged):
+            at = page.LOG + 2 * (entry % page.LOG_ENTRIES)
+            word = self.words[at]
+            found.append((word & ~page.FIRST_MASK, word & page.FIRST_MASK, self.words[at + 1]))
+        page.fence()
+        self._logged = self.words[page.SEEN] = logged
+        return found
+
+    def _parcel(self, number: int) -> Parcel:
+        """Return a large item: it was sent before the ring said so."""
+        while number not in self.parcels:
+            data = self.receive()
+            if talk.read(data).kind != Kind.PARCEL:
+                self.backlog.append(data)
+        return Parcel(self.parcels.pop(number), _MOST_PARCELS)
 
     def send(self, head: bytes, descriptor: int, runs: list[Run]) -> bool:
         """Send a message; return False if the process does not read what it has asked for."""
@@ -103,9 +117,28 @@ class Books:
                 self.room.put(member.number, run.count)
             if member.backlog:
                 self.late.append(member)
-        taken, done = words[page.TAKING], words[page.DONE]
-        if taken != holder.taken or done + holder.foreign != holder.done:
-            self.stock.advance(member.number, taken, done)
+        # In this order. Before DONE passes an item that is kept, the log says that it is. Before an item that was among
+        # the unnamed is finished by name, UNNAMED falls. And what is done or in the log was taken.
+        done = words[page.DONE]
+        entries = member.read_log()
+        unnamed = words[page.UNNAMED]
+        taken = words[page.TAKING]
+        if taken != holder.taken or done != holder.done or entries or unnamed != holder.unnamed:
+            self._advance(member.number, taken, done, entries, unnamed)
+
+    def _advance(self, number: int, taken: int, done: int, entries: list[tuple[int, int, int]], unnamed: int) -> None:
+        stock = self.stock
+        if entries:
+            stock.advance(number, taken, 0)
+            for kind, first, last in entries:
+                if kind == page.KEPT:
+                    stock.keep(number, first, last)
+                elif kind == page.FINISHED:
+                    stock.finish(number, first, last)
+                else:
+                    stock.return_items(number, first, last)
+        stock.advance(number, taken, done)
+        stock.say_unnamed(number, unnamed)
 
     def read_all(self) -> None:
         for member in self.members.values():

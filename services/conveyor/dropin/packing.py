@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import itertools
 import mmap
-import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -98,11 +97,8 @@ def write_large(pieces: list[bytes], buffers: Buffers) -> int:
 
 
 def read_large(descriptor: int) -> Any:
-    """Return the item, and close the descriptor. Its buffers are copied out: who gets it may keep and change them."""
-    try:
-        view = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
-    finally:
-        os.close(descriptor)
+    """Return the item. Its buffers are copied out: who gets it may keep and change them."""
+    view = memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
     number = struct.unpack_from("<Q", view)[0]
     sizes = struct.unpack_from(f"<{number}Q", view, 8)
     edges = itertools.accumulate(sizes, initial=8 * (1 + number))

@@ -22,15 +22,27 @@ PUT: Final = 1  # what is in the ring: number of items << TAIL_BITS | where they
 WRAP: Final = 2  # where the last lap of the ring ended
 LARGE: Final = 3  # items put that are too large for the ring
 TAKING: Final = 4  # items taken: the claim on LIMIT
-DONE: Final = 5  # items finished, the oldest first
+DONE: Final = 5  # items up to this one are finished, but for those that the log says are kept
+LOGGED: Final = 6  # entries written to the log
+UNNAMED: Final = 7  # items finished of which it is not known which they are
 # Written by the broker, in a cache line of its own.
 ROOM: Final = 8  # so many puts are allowed
 HEAD: Final = 9  # where the broker has read to in the ring
 LIMIT: Final = 10  # so many items may be taken
 BELL: Final = 11  # not 0: somebody waits for the next item; a new number for each wait
 EAGER: Final = 12  # somebody waits in join()
+SEEN: Final = 13  # entries of the log that the broker has read
+# The log of the client: what became of items out of their order. An entry is two words: its kind and the first item,
+# and the last item.
+LOG: Final = 512
+LOG_ENTRIES: Final = 256  # arbitrary: with more between two looks of the broker, the client has to ask it to look
+KIND_SHIFT: Final = 60
+FIRST_MASK: Final = (1 << KIND_SHIFT) - 1
+KEPT: Final = 1 << KIND_SHIFT  # not finished, although DONE may say so
+FINISHED: Final = 2 << KIND_SHIFT  # after they were kept
+RETURNED: Final = 3 << KIND_SHIFT  # taken, and not got by anybody: whoever wants them gets them
 
-PAGE_BYTES: Final = 4096
+PAGE_BYTES: Final = 8192
 RING_BYTES: Final = 1 << 20  # a power of 2
 ALL_BYTES: Final = PAGE_BYTES + RING_BYTES
 TAIL_BITS: Final = 40

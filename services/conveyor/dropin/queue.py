@@ -7,7 +7,6 @@ is only its own connection.
 from __future__ import annotations
 
 import os
-import queue
 import socket
 import threading
 import time
@@ -19,8 +18,8 @@ from typing import Any, Final, Generic, TypeVar
 from conveyor.descriptors import Descriptor
 from conveyor.dropin import launch
 from conveyor.dropin.exchange import ShutDown
-from conveyor.dropin.line import Item, Line
-from conveyor.dropin.packing import Packer, loads, pieces_of, read_large, write_large
+from conveyor.dropin.line import Line
+from conveyor.dropin.packing import Buffers, Packer, pieces_of, write_large
 from conveyor.dropin.ring import LARGE_BYTES
 
 __all__ = ["JoinableQueue", "Queue", "ShutDown"]
@@ -40,6 +39,8 @@ class Queue(Generic[T]):
     process goes on. When the process that made the queue ends, whoever uses it gets `QueueLostError`.
     """
 
+    _is_joinable = False
+
     def __init__(self, maxsize: int = 0, *, ctx: object = None) -> None:
         """Make a queue of at most `maxsize` waiting items; 0 or less is no bound. `ctx` is not needed."""
         maxsize = max(0, maxsize)
@@ -56,7 +57,7 @@ class Queue(Generic[T]):
         self._closed = False
         self._was_used = False
         self._line: Line | None = None
-        self._connecting = threading.Lock()
+        self._connecting = threading.RLock()
         self._packer = Packer()
         _watch_forks()
         _queues.add(self)
@@ -76,15 +77,22 @@ class Queue(Generic[T]):
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         line = self._line or self._connect()
-        self._put(line, obj, None if block and timeout is None else _deadline(block, timeout))
+        deadline = None if block and timeout is None else _deadline(block, timeout)
+        if type(obj) is bytes and len(obj) >= LARGE_BYTES:  # type: ignore[arg-type]
+            self._put_large(line, pieces_of(obj), [], deadline)  # type: ignore[arg-type]
+            return
+        data, buffers = self._packer.pack(obj)
+        if len(data) < LARGE_BYTES and not buffers:
+            line.put(data, deadline)
+        else:
+            self._put_large(line, [data], buffers, deadline)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Return the next item. Raises `queue.Empty`, `ShutDown`, and `ValueError` if closed."""
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
         line = self._line or self._connect()
-        item = line.get(None if block and timeout is None else _deadline(block, timeout))
-        return self._open(line, item)
+        return line.get(None if block and timeout is None else _deadline(block, timeout))  # type: ignore[no-any-return]
 
     def put_nowait(self, obj: T) -> None:
         """Put an item if there is room now, or raise `queue.Full`."""
@@ -127,23 +135,19 @@ class Queue(Generic[T]):
         """Put each item of the iterable, waiting for room where there is none."""
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        line = self._line or self._connect()
         for obj in iterable:
-            self._put(line, obj, None)
+            self.put(obj)
 
     def get_many(self, max: int, block: bool = True, timeout: float | None = None) -> list[T]:
         """Return at most `max` items: all that can be had without waiting, once there is one.
 
         Raises what `get` raises if there is none at all.
         """
-        found = [self.get(block, timeout)] if max > 0 else []
-        line = self._connected()
-        while len(found) < max:
-            try:
-                found.append(self._open(line, line.get(0, max - len(found))))
-            except (queue.Empty, ShutDown):
-                break
-        return found
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+        if max <= 0:
+            return []
+        return self._connected().get_many(None if block and timeout is None else _deadline(block, timeout), max)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Let every `put`, and every `get` that finds the queue empty, raise `ShutDown`, in all processes.
@@ -165,34 +169,24 @@ class Queue(Generic[T]):
         with self._connecting:
             if self._line is None:
                 with socket.socket(fileno=os.dup(self._door.number)) as door:
-                    self._line = Line(door)
+                    line = Line(door, self._is_joinable)
+                if self._line is None:  # else a signal's handler has connected, and may hold items
+                    self._line = line
                 self._was_used = True
             return self._line
 
-    def _put(self, line: Line, obj: Any, deadline: float | None) -> None:
-        if type(obj) is bytes and len(obj) >= LARGE_BYTES:
-            memory = write_large(pieces_of(obj), [])
-        else:
-            data, buffers = self._packer.pack(obj)
-            if len(data) < LARGE_BYTES and not buffers:
-                line.put(data, deadline)
-                return
-            memory = write_large([data], buffers)
+    def _put_large(self, line: Line, pieces: list[bytes], buffers: Buffers, deadline: float | None) -> None:
+        memory = write_large(pieces, buffers)
         try:
             line.put_large(memory, deadline)
         finally:
             os.close(memory)
 
-    def _open(self, line: Line, item: Item) -> T:
-        obj = read_large(item) if isinstance(item, int) else loads(item)
-        line.done()  # only now: if we die before this, another process gets it
-        return obj  # type: ignore[no-any-return]
-
     def _after_fork(self) -> None:
         """Connect anew in a forked child; the parent's connection stays the parent's."""
         self._line = None
         self._was_used = False
-        self._connecting = threading.Lock()
+        self._connecting = threading.RLock()
 
 
 class JoinableQueue(Queue[T]):
@@ -202,10 +196,14 @@ class JoinableQueue(Queue[T]):
     dies, in whichever way, is put back at the front of the queue, and somebody else gets it.
     """
 
-    def task_done(self) -> None:
-        """Mark an item that this process has got as done, the oldest first.
+    _is_joinable = True
 
-        A process that has none may speak for another. Raises `ValueError` if nothing is unfinished.
+    def task_done(self) -> None:
+        """Mark an item as done: of those that this thread has got, the oldest.
+
+        A thread that has none speaks for another one of its process, and a process that has none for another process.
+        As it is not known then which item is done, a death may have more of them done again, rather than lose one.
+        Raises `ValueError` if nothing is unfinished.
         """
         self._connected().done()
 
@@ -221,9 +219,6 @@ class JoinableQueue(Queue[T]):
     def unfinished_tasks(self) -> int:
         """The same, under the name that it has in `queue.Queue`."""
         return self.unfinished()
-
-    def _open(self, line: Line, item: Item) -> T:
-        return read_large(item) if isinstance(item, int) else loads(item)  # type: ignore[no-any-return]
 
 
 def _deadline(block: bool, timeout: float | None) -> float:

@@ -24,11 +24,14 @@ from conveyor.dropin.page import (
 
 SIZE: Final = struct.Struct("<I")
 FRAME_BYTES: Final = SIZE.size  # beside the pickle
-LARGE_FRAME: Final = 0xFFFFFFFF  # in place of a size: the item is elsewhere
+LARGE_FRAME: Final = 0xFFFFFFFF  # in place of a size: the item is elsewhere, and its number follows
+NUMBER: Final = struct.Struct("<Q")
+LARGE_FRAME_BYTES: Final = FRAME_BYTES + NUMBER.size
 LARGE_BYTES: Final = 1 << 18  # from here on an item travels in memory of its own
 
 _PLACE_MASK: Final = RING_BYTES - 1
 _pack_size = SIZE.pack_into
+_pack_number = NUMBER.pack
 
 
 class RingWriter:
@@ -38,7 +41,8 @@ class RingWriter:
         self._words = words
         self._ring = ring
         self._end = RING_BYTES  # how far there is room, as last seen
-        self._count = 0
+        self.count = 0
+        """Items written."""
         self.larges = 0
         """Large items written."""
         self.tail = 0
@@ -51,22 +55,26 @@ class RingWriter:
 
     def write(self, data: bytes, mark: int | None = None) -> bool:
         """Commit one item, with a mark in place of its size; return False until the reader has made room."""
-        tail = self.tail
-        at = tail & _PLACE_MASK
         size = len(data)
+        tail = self.tail  # no call from here to the size's: it goes to where the tail is
+        at = tail & _PLACE_MASK
         end = at + FRAME_BYTES + size
         after = tail + FRAME_BYTES + size
         if end > RING_BYTES or after > self._end:
             return self._write_slowly(data, mark)
         ring = self._ring
         _pack_size(ring, at, size if mark is None else mark)
-        if self.tail != tail:  # a signal's handler has written meanwhile; from here on none can run
+        place = slice(at + FRAME_BYTES, end)
+        if self.tail != tail:  # a signal's handler has written meanwhile; no call, and nothing new, from here on
             return self.write(data, mark)
-        ring[at + FRAME_BYTES : end] = data
+        ring[place] = data
         self.tail = after
-        self._count = count = self._count + 1
+        self.count = count = self.count + 1
+        if mark is not None:
+            self.larges = self._words[LARGE] = self.larges + 1
         if not KEEPS_ORDER:
             fence()
+            count, after = self.count, self.tail
         self._words[PUT] = (count & COUNT_MASK) << TAIL_BITS | after & TAIL_MASK
         return True
 
@@ -86,14 +94,11 @@ class RingWriter:
     def has_room(self) -> bool:
         """Return whether `write_large` can be called."""
         self._end = self._words[HEAD] + RING_BYTES
-        return self.tail + 2 * FRAME_BYTES <= self._end
+        return self.tail + 2 * LARGE_FRAME_BYTES <= self._end
 
-    def write_large(self) -> None:
-        """Commit one item that has been sent in memory of its own."""
-        self.larges += 1
-        self._words[LARGE] = self.larges
-        is_written = self.write(b"", LARGE_FRAME)
-        assert is_written
+    def write_large(self, number: int) -> bool:
+        """Commit one item that has been sent, with this number, in memory of its own."""
+        return self.write(_pack_number(number), LARGE_FRAME)
 
 
 class RingReader:
@@ -145,5 +150,5 @@ def frames(data: bytes) -> list[int]:
     while at < end:
         size = SIZE.unpack_from(data, at)[0]
         sizes.append(size)
-        at += FRAME_BYTES if size == LARGE_FRAME else FRAME_BYTES + size
+        at += LARGE_FRAME_BYTES if size == LARGE_FRAME else FRAME_BYTES + size
     return sizes

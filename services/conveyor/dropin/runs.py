@@ -6,12 +6,13 @@ A run is handed on as it came, thousands of items in one go; it is only read whe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from conveyor.dropin.ring import FRAME_BYTES, LARGE_FRAME, SIZE, frames
+from conveyor.dropin.ring import FRAME_BYTES, LARGE_FRAME, LARGE_FRAME_BYTES, NUMBER, SIZE, frames
 
 _size_at: Final = SIZE.unpack_from
+_number_at: Final = NUMBER.unpack_from
 
 
 class Parcel:
@@ -71,7 +72,7 @@ def _read_all(descriptor: int) -> bytes:
 class Run:
     """Some consecutive items: frames between two places of `data`, or one parcel."""
 
-    __slots__ = ("count", "data", "end", "parcel", "place", "start")
+    __slots__ = ("count", "data", "end", "number", "parcel", "place", "start")
 
     def __init__(self, data: bytes, start: int, end: int, count: int, parcel: Parcel | None = None) -> None:
         self.data = data
@@ -81,12 +82,14 @@ class Run:
         self.parcel = parcel
         self.place = 0
         """Of the first item, among all that the queue has accepted."""
+        self.number = 0
+        """Of the first item, among all that its holder was sent."""
 
     def first(self, most: int, most_bytes: int) -> Run:
         """Cut off and return the first items: at most so many, in at most so many bytes, but one at least."""
         if self.count <= most and self.end - self.start <= most_bytes:
             taken = Run(self.data, self.start, self.end, self.count, self.parcel)
-            taken.place = self.place
+            taken.place, taken.number = self.place, self.number
             self.start, self.count = self.end, 0
             return taken
         data, start, most = self.data, self.start, min(most, self.count)
@@ -98,18 +101,19 @@ class Run:
             at = after
             count += 1
         taken = Run(data, start, at, count)
-        taken.place = self.place
+        taken.place, taken.number = self.place, self.number
         self.start = at
         self.count -= count
         self.place += count
+        self.number += count
         return taken
 
     def view(self) -> memoryview:
         return memoryview(self.data)[self.start : self.end]
 
 
-def runs_of(data: bytes, parcels: Iterator[Parcel]) -> list[Run]:
-    """Return the runs of which these frames consist; each large one takes its parcel from the iterator."""
+def runs_of(data: bytes, parcel_of: Callable[[int], Parcel]) -> list[Run]:
+    """Return the runs of which these frames consist; each large one has a parcel, which is called for by its number."""
     runs, at, start, number = list[Run](), 0, 0, 0
     for size in frames(data):
         if size != LARGE_FRAME:
@@ -118,8 +122,9 @@ def runs_of(data: bytes, parcels: Iterator[Parcel]) -> list[Run]:
             continue
         if number:
             runs.append(Run(data, start, at, number))
-        at += FRAME_BYTES
-        runs.append(Run(b"", 0, 0, 1, next(parcels)))
+        parcel = parcel_of(_number_at(data, at + FRAME_BYTES)[0])
+        at += LARGE_FRAME_BYTES
+        runs.append(Run(b"", 0, 0, 1, parcel))
         start, number = at, 0
     if number:
         runs.append(Run(data, start, at, number))
