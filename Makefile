@@ -1,6 +1,6 @@
 # The environment is made on the first use and kept in .venv; PYTHON chooses the interpreter it is made with.
 PYTHON ?= python3
-TESTS ?= tests/unit tests/integration tests/crash
+TESTS ?= tests/unit tests/integration tests/crash tests/faults
 BIN := .venv/bin
 RUN_READY := .venv/.run-ready
 DEV_READY := .venv/.dev-ready

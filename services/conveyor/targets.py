@@ -154,8 +154,25 @@ def _only_workload(module: types.ModuleType, place: str) -> str:
 
 
 def _returns_pipeline(function: Callable[..., Any]) -> bool:
-    hint = inspect.get_annotations(function).get("return")
+    hint = _annotations(function).get("return")
+    hint = getattr(hint, "__forward_arg__", hint)
     return hint is Pipeline or (isinstance(hint, str) and hint.rpartition(".")[2] == Pipeline.__name__)
+
+
+# Since Python 3.14 an annotation is evaluated when somebody asks for it, so a name that only type checkers know
+# (`if TYPE_CHECKING:`) raises here and not in the file. What cannot be evaluated stays a name.
+if sys.version_info >= (3, 14):
+    from annotationlib import Format, get_annotations
+
+    def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+        return get_annotations(function, format=Format.FORWARDREF)
+
+    def _signature(function: Callable[..., Any]) -> inspect.Signature:
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+
+else:
+    _annotations = inspect.get_annotations
+    _signature = inspect.signature
 
 
 # -- converting --------------------------------------------------------------------------------------------
@@ -164,12 +181,15 @@ def _returns_pipeline(function: Callable[..., Any]) -> bool:
 def _parameters(workload: Workload) -> dict[str, Parameter]:
     """Return the parameters that KEY=VALUE can name."""
     by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    return {name: p for name, p in inspect.signature(workload).parameters.items() if p.kind in by_name}
+    return {name: p for name, p in _signature(workload).parameters.items() if p.kind in by_name}
 
 
 def _hints(target: str, workload: Workload) -> dict[str, Any]:
+    """Return what annotates the arguments. The `Pipeline` that it returns may be known to type checkers alone."""
+    of_arguments = {name: hint for name, hint in _annotations(workload).items() if name != "return"}
+    names = inspect.unwrap(workload).__globals__
     try:
-        return typing.get_type_hints(workload, include_extras=True)
+        return typing.get_type_hints(types.SimpleNamespace(__annotations__=of_arguments), names, include_extras=True)
     except Exception as error:  # whatever evaluating a user's annotation raises
         raise WorkloadError(f"{target}: an annotation cannot be evaluated: {_where(error)}") from error
 

@@ -421,6 +421,7 @@ def test_what_a_producer_killed_while_it_waits_for_room_had_put_is_done(tmp_path
 # -- a message, whole or not at all -------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # an error since Python 3.15 where threads are
 def test_a_message_arrives_whole_or_not_at_all_when_its_sender_is_killed() -> None:
     """So no death leaves half a one behind: the lines between workers and supervisor keep messages apart."""
     for size in (1, 30_000, wire.MAX_BYTES):

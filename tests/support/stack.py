@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[2]
 class Stack:
     """One Compose project with a name and ports of its own.
 
-    `override` is a Compose file, as text, that is laid over the project's.
+    `override` is a Compose file, as text, that is laid over the one of the folder.
     """
 
-    def __init__(self, services: list[str], override: str = "") -> None:
+    def __init__(self, services: list[str], override: str = "", folder: Path = ROOT) -> None:
         self.services = services
         self._override = override
+        self._folder = folder
         self.ports = {name: _free_port() for name in ("CONVEYOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")}
         self._project = f"conveyor-test-{uuid.uuid4().hex[:8]}"
 
@@ -32,7 +33,8 @@ class Stack:
         files = ("--file", "compose.yaml", "--file", "-") if self._override else ()
         done = subprocess.run(
             ["docker", "compose", "--project-name", self._project, *files, *arguments],
-            cwd=ROOT, env=environment, input=self._override, capture_output=True, text=True, timeout=600, check=False,
+            cwd=self._folder, env=environment, input=self._override, capture_output=True, text=True, timeout=600,
+            check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{' '.join(arguments)}: {done.stderr[-3000:]}"
         return done
@@ -58,6 +60,19 @@ class Stack:
         """Return the first value of an instant query."""
         result = self.prometheus("query", query=expression)["result"]
         return float(result[0]["value"][1]) if result else None
+
+
+def assert_hardened(inspected: dict[str, Any]) -> None:
+    """Fail unless a container can do no more than it must."""
+    host, config = inspected["HostConfig"], inspected["Config"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert config["User"].partition(":")[0] not in ("", "0", "root")
+    for bindings in host["PortBindings"].values():
+        assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
 
 
 def _get(url: str) -> str:

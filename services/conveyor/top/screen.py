@@ -79,9 +79,12 @@ class Screen:
 
     def leave(self) -> None:
         """Give the terminal back as it was. One that has gone needs nothing."""
-        with contextlib.suppress(OSError):
+        try:
             self.console.show_cursor(True)
             self.console.set_alt_screen(False)
+        except OSError:
+            # What could not be written stays in the buffer. Since Python 3.14 the interpreter fails over it at its end.
+            _discard_output()
         with contextlib.suppress(OSError, termios.error):
             if self.input is not None and self._attributes_before is not None:
                 termios.tcsetattr(self.input, termios.TCSADRAIN, self._attributes_before)
@@ -101,6 +104,12 @@ class Screen:
         except OSError:
             data = b""
         return keys(data) if data else [Key.QUIT]
+
+
+def _discard_output() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _size() -> tuple[int, int]:
