@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from looks import Json
 from panels import DATASOURCE
-from promql import EVERYTHING, FIRING, begun, events, expand, named
+from promql import EVERYTHING, FIRING, begun, called, events, expand
 
 ALL: Json = {"selected": True, "text": ["All"], "value": ["$__all"]}
 
@@ -152,7 +152,7 @@ def firing_alerts(marked: list[int]) -> Json:
 
 def restarts(deaths: str, marked: list[int]) -> Json:
     # Without those that had done their share: with --max-tasks-per-worker they would cover every graph.
-    expr = named(events(deaths, "job, instance, worker, reason"))
+    expr = called(events(deaths, "job, instance, worker, reason"))
     return annotation("Restarts", expr, "{{who}} restarted", "{{reason}}", "orange", marked)
 
 

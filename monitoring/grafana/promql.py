@@ -87,17 +87,23 @@ def restarts_in_1_hour(macro: str) -> str:
 # -- several pipelines, many workers -----------------------------------------------------------------------
 
 
-def named(expr: str, what: str = "worker") -> str:
-    """Give each series two labels more: `who` to call it, and `order` to sort by.
+def called(expr: str, what: str = "worker") -> str:
+    """Give each series a label more, `who`: its name, with the instance where there is more than one.
 
-    The instance is part of `who` where there is more than one. 10 comes after 3, for it is filled with zeros.
-    `what` is the label that tells the series of one pipeline apart.
+    `what` is the label that tells the series of one pipeline apart. The expression keeps job and instance.
     """
     build = "conveyor_build_info{@all}"
     several = f'label_replace({build}, "where", " @ $1", "instance", "(.+)") and on () (count({build}) > 1)'
     placed = f"({expr}) * on (job, instance) group_left (where) ({several} or on (job, instance) {build})"
-    called = f'label_join({placed}, "who", "", "{what}", "where")'
-    ordered = f'label_join({called}, "order", "", "{what}")'
+    return f'label_join({placed}, "who", "", "{what}", "where")'
+
+
+def named(expr: str, what: str = "worker") -> str:
+    """Give each series two labels more: `who` to call it, and `order` to sort by.
+
+    In it, 10 comes after 3, for numbers are filled with zeros.
+    """
+    ordered = f'label_join({called(expr, what)}, "order", "", "{what}")'
     for digits, zeros in ((1, "00"), (2, "0")):
         ordered = f'label_replace({ordered}, "order", "$1 {zeros}$2", "{what}", "(.*[^0-9])([0-9]{{{digits}}})")'
     return f'label_join({ordered}, "order", " ", "where", "order")'

@@ -46,20 +46,20 @@ def verdict_and_flow() -> list[Json]:
     return [
         verdict(),
         stat(
-            Head(3, "Produced", "Tasks put on the queue per second.", (4, 0, 5, 4)),
+            Head(3, "Produced", "Tasks put on the queue per second.", (5, 0, 5, 4)),
             now(PRODUCED),
             unit=TASKS_PER_SECOND,
             look=known((0, ENTERING)),
         ),
         stat(
-            Head(4, "Queue size", "Tasks waiting on the queue now (the value of qsize()).", (9, 0, 5, 4)),
+            Head(4, "Queue size", "Tasks waiting on the queue now (the value of qsize()).", (10, 0, 5, 4)),
             now(WAITING_TASKS),
             unit="short",
             look=known((0, WAITING)),
         ),
         fill(),
         stat(
-            Head(7, "Processed", "Tasks finished per second, well or badly.", (19, 0, 5, 4)),
+            Head(7, "Processed", "Tasks finished per second, well or badly.", (20, 0, 4, 4)),
             now(PROCESSED),
             unit=TASKS_PER_SECOND,
             look=known((0, LEAVING)),
@@ -87,7 +87,7 @@ or vector(0)"""
         "NO DATA means that Prometheus cannot see the exporter, UNKNOWN that it evaluates no rules."
     )
     return stat(
-        Head(1, "Verdict", about, (0, 0, 4, 4)),
+        Head(1, "Verdict", about, (0, 0, 5, 4)),
         now(expr),
         unit="none",
         look=mapped(meanings, BOUND),
@@ -99,7 +99,7 @@ def fill() -> Json:
     capacity = "conveyor_queue_capacity{@queue}"
     about = "How full the fullest bounded queue is; full, producers block."
     return gauge(
-        Head(5, "Queue fill", about, (14, 0, 5, 4)),
+        Head(5, "Queue fill", about, (15, 0, 5, 4)),
         now(f"max({FILL}) or max(0 * ({capacity} == 0) + {UNBOUNDED})"),
         unit="percentunit",
         look=limited("queue_fill_ratio"),
@@ -132,20 +132,20 @@ def verdict_in_numbers() -> list[Json]:
     firing = f'ALERTS{{{FIRING}}} or ALERTS{{alertname=~"Prometheus.+",alertstate="firing"}}'
     return [
         stat(
-            Head(8, "Firing alerts", "Alerts that fire now. The list is at the bottom.", (0, 4, 4, 3)),
+            Head(8, "Firing alerts", "Alerts that fire now. The list is at the bottom.", (0, 4, 5, 3)),
             now(f"count({firing}) or 0 * {WATCHDOG}"),
             unit="none",
             look=limited("firing_alerts"),
             links=[{"title": "List of alerts", "url": LIST_OF_ALERTS}],
         ),
-        workforce(2, "Producers", "producer", (4, 4, 5, 3), ENTERING),
+        workforce(2, "Producers", "producer", (5, 4, 5, 3), ENTERING),
         stat(
             Head(
                 10,
                 "Unfinished tasks",
                 "Tasks put but not yet marked done: those waiting plus those being worked on. "
                 "join() returns when this is 0.",
-                (9, 4, 5, 3),
+                (10, 4, 5, 3),
             ),
             now(UNFINISHED_TASKS),
             unit="short",
@@ -157,26 +157,26 @@ def verdict_in_numbers() -> list[Json]:
                 "Backlog time",
                 "How long the present backlog takes at the present speed, of the slowest queue. "
                 "Unlike the queue size, it means the same at any load. Stalled: there is work, and none gets done.",
-                (14, 4, 5, 3),
+                (15, 4, 5, 3),
             ),
             now(backlog_seconds()),
             unit="s",
             look=with_words(limited("backlog_seconds")),
         ),
-        workforce(6, "Consumers", "consumer", (19, 4, 5, 3), LEAVING),
+        workforce(6, "Consumers", "consumer", (20, 4, 4, 3), LEAVING),
         stat(
             Head(
                 9,
                 "Restarts in 1 h",
                 "Worker processes replaced in the last hour, but for those that had done their share (recycle).",
-                (0, 7, 4, 3),
+                (0, 7, 5, 3),
             ),
             now(f"sum({restarts_in_1_hour('@all')})"),
             unit="none",
             look=limited("restarts_in_1_hour"),
         ),
         stat(
-            Head(11, "Wait p95", "95 of 100 tasks waited less than this for a consumer.", (4, 7, 7, 3)),
+            Head(11, "Wait p95", "95 of 100 tasks waited less than this for a consumer.", (5, 7, 6, 3)),
             now(or_why_not(quantile(0.95, "queue_wait"))),
             unit="s",
             look=with_words(limited("queue_wait_p95_seconds")),
