@@ -45,7 +45,7 @@ STATES = (
     ("busy", LEAVING),
     ("blocked", WAITING),
     ("stopping", INSIDE),
-    ("replaced", "light-red"),
+    ("replaced", "super-light-red"),
     ("finished", BOUND),
 )
 

@@ -145,7 +145,8 @@ def gauge(head: Head, query: Query, *, unit: str, look: Json, maximum: float, **
 def bars(head: Head, expr: str, *, unit: str, look: Json, maximum: float, mode: str) -> Json:
     """One horizontal bar a row, in the order of `order` and called by `who`: the expression is `promql.named`.
 
-    A table, because an instant query has its series in no order. Of a row, what is a text is its name.
+    A table, because an instant query has its series in no order. Of a row, what is a text is its name, but only as
+    long as the number has none: `organize` must not give it one.
     """
     options = {
         "displayMode": mode,
@@ -160,8 +161,7 @@ def bars(head: Head, expr: str, *, unit: str, look: Json, maximum: float, mode: 
     defaults = {"unit": unit, "min": 0, "max": maximum, "noValue": NO_DATA, **look}
     drawn = panel("bargauge", head, [query], options, defaults)
     dropped = ("Time", "order", "where", "job", "instance", "worker")
-    organised = organize(dropped=dropped, columns={"who": "who", "Value": "Value"})
-    return {**drawn, "transformations": [in_order(), organised]}
+    return {**drawn, "transformations": [in_order(), organize(dropped=dropped, columns={})]}
 
 
 def in_order() -> Json:

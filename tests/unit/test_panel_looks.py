@@ -196,6 +196,7 @@ def test_bars_have_names_of_one_size_and_an_order(panel: Json) -> None:
     assert sorting == {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": "order", "desc": False}]}}
     labels = {"Time", "job", "instance", "worker", "where", "order"}
     assert set(organising["options"]["excludeByName"]) == labels
+    assert organising["options"]["renameByName"] == {}, "a name of the number would be that of every bar"
 
 
 # -- tables ------------------------------------------------------------------------------------------------

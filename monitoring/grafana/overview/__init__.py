@@ -24,7 +24,7 @@ consumer does it. The word on the left repeats what the alerts say.
 **Colours** mean the same everywhere: blue enters, orange waits, purple is inside, green leaves or is healthy,
 red has failed or died, dashed grey is a bound.
 
-**A worker was killed?** Its lane is light red for ten seconds (*replaced*), or red for as long as no process takes its
+**A worker was killed?** Its lane is pale red for ten seconds (*replaced*), or red for as long as no process takes its
 place. An orange line marks it there and on the graphs below, the rate dips, the backlog swells and drains again. *Tasks
 unaccounted for* tells whether anything was lost on the way.
 

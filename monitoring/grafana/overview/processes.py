@@ -32,7 +32,7 @@ def processes(y: int) -> list[Json]:
             Head(
                 LANES,
                 "What every process is doing",
-                "One lane per worker, sampled at each scrape. Light red for ten seconds: its process was killed, or "
+                "One lane per worker, sampled at each scrape. Pale red for ten seconds: its process was killed, or "
                 "died, and this is the next one. Red: no process is there. Grey: its work is over.",
                 (0, y, 16, 9),
             ),
