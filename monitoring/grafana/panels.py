@@ -143,25 +143,35 @@ def gauge(head: Head, query: Query, *, unit: str, look: Json, maximum: float, **
 
 
 def bars(head: Head, expr: str, *, unit: str, look: Json, maximum: float, mode: str) -> Json:
-    """One horizontal bar a row, in the order of `order` and called by `who`: the expression is `promql.named`.
-
-    A table, because an instant query has its series in no order. Of a row, what is a text is its name, but only as
-    long as the number has none: `organize` must not give it one.
-    """
+    """One horizontal bar a worker; the expression is `promql.named`."""
     options = {
         "displayMode": mode,
         "minVizHeight": 10,
         "minVizWidth": 0,
         "orientation": "horizontal",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": True, "limit": 100},
+        "reduceOptions": last_value(),
         "showUnfilled": True,
         **text_of(14, 18),
     }
-    query = Query(expr, "", instant=True, format="table")
     defaults = {"unit": unit, "min": 0, "max": maximum, "noValue": NO_DATA, **look}
-    drawn = panel("bargauge", head, [query], options, defaults)
+    return row_by_row(panel("bargauge", head, [now(expr)], options, defaults))
+
+
+def row_by_row(drawn: Json) -> Json:
+    """Have a panel show one value a row, in the order of `order` and called by `who`; its query is `promql.named`.
+
+    A table, because an instant query has its series in no order. Of a row, what is a text is its name, but only as
+    long as the number has none: `organize` must not give it one.
+    """
+    (asked,) = drawn["targets"]
+    rows = {"calcs": ["lastNotNull"], "fields": "", "values": True, "limit": 100}
     dropped = ("Time", "order", "where", "job", "instance", "worker")
-    return {**drawn, "transformations": [in_order(), organize(dropped=dropped, columns={})]}
+    return {
+        **drawn,
+        "targets": [{**asked, "format": "table", "legendFormat": ""}],
+        "options": {**drawn["options"], "reduceOptions": rows},
+        "transformations": [in_order(), organize(dropped=dropped, columns={})],
+    }
 
 
 def in_order() -> Json:

@@ -79,9 +79,13 @@ def of_live(expr: str, macro: str = "@all") -> str:
 
 
 def restarts_in_1_hour(macro: str) -> str:
-    """Count the deaths of each worker: exactly, where increase() would make 32 of 31."""
+    """Count the deaths of each worker: exactly, unless the whole run began anew meanwhile.
+
+    Of a run that is some minutes old, increase() makes 32 of 30; but it counts on when the counter begins anew.
+    """
     restarts = f'conveyor_worker_restarts_total{{{macro},reason!="recycle"}}'
-    return of_slots(f"sum by ({WORKERS}) ({restarts} - min_over_time({restarts}[1h]))", macro)
+    exact = f"{restarts} - min_over_time({restarts}[1h]) unless resets({restarts}[1h]) > 0"
+    return of_slots(f"sum by ({WORKERS}) ({exact} or round(increase({restarts}[1h])))", macro)
 
 
 # -- several pipelines, many workers -----------------------------------------------------------------------
@@ -145,6 +149,11 @@ def mean(phase: str) -> str:
     return f"sum(rate({seconds}[$__rate_interval])) / (sum(rate({tasks}[$__rate_interval])) > 0)"
 
 
+def if_known(expr: str) -> str:
+    """Drop the value with the exporter: a rate lasts for its window longer than what it is the rate of."""
+    return f"({expr}) and on () count(conveyor_build_info{{@all}})"
+
+
 def not_nan(expr: str) -> str:
     """Drop NaN, which no comparison holds for."""
     return f"{expr} >= 0"
@@ -155,14 +164,14 @@ def or_why_not(expr: str) -> str:
 
     Nothing at all where nothing is known: before the second scrape, and when the exporter is gone.
     """
-    return f"{not_nan(expr)}\nor {stalled()}\nor {waiting_for_work()}"
+    return if_known(f"{not_nan(expr)}\nor {stalled()}\nor {waiting_for_work()}")
 
 
 def backlog_seconds() -> str:
     """Return the time that the slowest queue needs for what it has, or why it has none; one that stands comes first."""
     unfinished = f"sum by ({QUEUES}) (conveyor_queue_unfinished_tasks{{@queue}})"
     seconds = f"max({unfinished} / ({_speed()} > 0))"
-    return f"{stalled()}\nor {seconds}\nor {waiting_for_work()}"
+    return if_known(f"{stalled()}\nor {seconds}\nor {waiting_for_work()}")
 
 
 def stalled() -> str:

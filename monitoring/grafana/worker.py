@@ -6,6 +6,8 @@ wide, and their letters of one size, so that four workers beside each other can 
 
 from __future__ import annotations
 
+from typing import Any
+
 from frame import dashboard, worker_variable
 from looks import (
     ENTERING,
@@ -25,13 +27,12 @@ from looks import (
     words,
 )
 from overview.trouble import failures_by_reason, restarts_by_reason
-from panels import Head, Query, counts, graph, lanes, now, overridden, stat, text_of
+from panels import Head, Query, counts, graph, lanes, now, overridden, row_by_row, stat, text_of
 from promql import WORKERS, counted, named, of_live, restarts_in_1_hour, state_of_workers
 
 BUSY = "rate(conveyor_worker_busy_seconds_total{@worker}[$__rate_interval])"
 PROCESSED = "rate(conveyor_tasks_processed_total{@worker}[$__rate_interval])"
 STATE_OVER_TIME, TASKS = 7, 8  # their ids
-LETTERS = text_of(14, 26)
 NEVER = -10_000  # below every exit code
 
 
@@ -53,60 +54,56 @@ def head() -> list[Json]:
     heartbeat = f"max by ({WORKERS}) (conveyor_worker_last_heartbeat_timestamp_seconds{{@worker}})"
     started = f"max by ({WORKERS}) (conveyor_worker_start_time_seconds{{@worker}})"
     return [
-        stat(
+        tiles(
             Head(1, "State", "What the process does; for ten seconds, that the one before it died.", (0, 0, 8, 4)),
-            each(state_of_workers("@worker")),
+            state_of_workers("@worker"),
             unit="none",
             look=states(),
             colour="background",
-            letters=LETTERS,
         ),
-        stat(
+        tiles(
             Head(
                 2,
                 "Up for",
-                "Time since the process was started. Short means it has been replaced.",
+                "Time since the process was started. Short is no matter by itself: *State* tells what it followed.",
                 (8, 0, 8, 4),
             ),
-            each(f"time() - {started}"),
+            f"time() - {started}",
             unit="s",
-            look=limited("up_seconds", "red"),
-            letters=LETTERS,
+            look=known((0, PLAIN)),
         ),
-        stat(
+        tiles(
             Head(3, "Heartbeat", "Seconds since a live process last gave a sign of progress.", (16, 0, 8, 4)),
-            each(of_live(f"clamp_min(time() - {heartbeat}, 0)", "@worker")),
+            of_live(f"clamp_min(time() - {heartbeat}, 0)", "@worker"),
             unit="s",
             look=limited("heartbeat_age_seconds"),
-            letters=LETTERS,
         ),
-        stat(
+        tiles(
             Head(
                 4,
                 "Restarts in 1 h",
                 "How often this slot was refilled in the last hour, but for processes that had done their share.",
                 (0, 4, 8, 4),
             ),
-            each(restarts_in_1_hour("@worker")),
+            restarts_in_1_hour("@worker"),
             unit="none",
             look=limited("restarts_in_1_hour"),
-            letters=LETTERS,
         ),
         last_exit_code(),
-        stat(
+        tiles(
             Head(6, "Process id", "For use with kill, py-spy or gdb.", (16, 4, 8, 4)),
-            each(f"max by ({WORKERS}) (conveyor_worker_pid{{@worker}})"),
+            f"max by ({WORKERS}) (conveyor_worker_pid{{@worker}})",
             unit="none",
             look=known((0, PLAIN)),
-            letters=LETTERS,
             decimals=0,
         ),
     ]
 
 
-def each(expr: str) -> Query:
-    """Ask for a value a worker, called by its name."""
-    return now(named(expr), "{{who}}")
+def tiles(head: Head, expr: str, *, unit: str, look: Json, colour: str = "value", **defaults: Any) -> Json:
+    """One tile a worker, called by its name, in the order of the lanes below."""
+    drawn = stat(head, now(named(expr)), unit=unit, look=look, colour=colour, letters=text_of(14, 26), **defaults)
+    return row_by_row(drawn)
 
 
 def over_time(expr: str, legend: str = "{{who}}") -> Query:
@@ -125,12 +122,11 @@ def last_exit_code() -> Json:
         -15: ("-15 SIGTERM", "red"),
         -11: ("-11 SIGSEGV", "red"),
     }
-    return stat(
+    return tiles(
         Head(5, "Last exit code", about, (8, 4, 8, 4)),
-        each(f"{code} or on ({WORKERS}) {never}"),
+        f"{code} or on ({WORKERS}) {never}",
         unit="none",
         look=stepped(PLAIN, [(-1000, "red"), (0, "green"), (1, "red")]),
-        letters=LETTERS,
         mappings=words(names),
     )
 

@@ -90,6 +90,11 @@ def write_deaths(history: History) -> None:
         dead = sum(kill <= at for kill in KILLS)
         history.scrape(run(dead, WorkerState.REPLACED if dead else WorkerState.BUSY), "stormy:1", [at], told)
 
+    # A run that began anew after three deaths, and has had two more.
+    for start, end, deaths in ((NOW - 20 * MINUTE, NOW - 11 * MINUTE, 3), (NOW - 10 * MINUTE, NOW, 2)):
+        for n, at in enumerate(scrapes(start, end)):
+            history.scrape(run(min(n // 10, deaths), WorkerState.BUSY), "anew:1", [at], told)
+
 
 def write_crowds(history: History) -> None:
     """Write two pipelines whose workers have the same names, and one with many; and what has ended."""
@@ -198,6 +203,7 @@ def test_the_restarts_of_an_hour_are_counted_exactly(prometheus: Prometheus) -> 
     assert value(prometheus, "Restarts in 1 h", "stormy:1") == len(KILLS)
     assert value(prometheus, "Restarts in 1 h", "killed:1") == 1
     assert value(prometheus, "Restarts in 1 h", "recycled:1") == 0
+    assert value(prometheus, "Restarts in 1 h", "anew:1") == 3 + 2
     assert value(prometheus, "Restarts in 1 h", "killed:1", at=KILL + HOUR + 30) is None  # nothing is known of then
 
 

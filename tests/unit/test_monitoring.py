@@ -64,7 +64,6 @@ LIMITED_PANELS = {
         "Scrape duration": "scrape_seconds",
     },
     "worker": {
-        "Up for": "up_seconds",
         "Heartbeat": "heartbeat_age_seconds",
         "Restarts in 1 h": "restarts_in_1_hour",
         "Share of time busy": "consumer_busy_ratio",

@@ -184,11 +184,18 @@ def test_nothing_that_waits_for_another_attempt_is_nothing_to_worry_about() -> N
 
 
 @everywhere("bargauge")
-def test_bars_have_names_of_one_size_and_an_order(panel: Json) -> None:
-    """Grafana's letters grow with the room, an instant query has no order, and an LCD without data is a wall."""
+def test_bars_have_names_of_one_size(panel: Json) -> None:
+    """Grafana's letters grow with the room; and an LCD without data is a wall."""
     assert panel["options"]["text"] == {"titleSize": 14, "valueSize": 18}
     assert panel["options"]["displayMode"] != "lcd"
-    # The rows of a table can be sorted, the series of a vector cannot; and each row is called by its one text.
+
+
+BY_WORKER = [*drawn(OVERVIEW, "bargauge"), *drawn(WORKER, "stat")]
+
+
+@pytest.mark.parametrize("panel", BY_WORKER, ids=lambda panel: str(panel["title"]))
+def test_workers_have_one_order(panel: Json) -> None:
+    """An instant query has none. The rows of a table can be sorted; and each is called by its one text."""
     assert panel["options"]["reduceOptions"]["values"]
     (target,) = panel["targets"]
     assert target["format"] == "table"
@@ -338,7 +345,7 @@ def test_titles_are_whole_on_a_narrow_screen(panel: Json) -> None:
 @everywhere("stat")
 def test_a_word_is_not_given_a_third_of_the_screen(panel: Json) -> None:
     """On the worker's board a stat is a row of workers."""
-    assert panel["gridPos"]["w"] <= (8 if "{{who}}" in panel["targets"][0]["legendFormat"] else 7)
+    assert panel["gridPos"]["w"] <= (8 if "transformations" in panel else 7)
 
 
 @pytest.mark.parametrize("panel", drawn(WORKER, "stat"), ids=lambda panel: str(panel["title"]))

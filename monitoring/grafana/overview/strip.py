@@ -32,6 +32,7 @@ from promql import (
     WAITING_TASKS,
     WATCHDOG,
     backlog_seconds,
+    if_known,
     or_why_not,
     quantile,
     restarts_in_1_hour,
@@ -47,7 +48,7 @@ def verdict_and_flow() -> list[Json]:
         verdict(),
         stat(
             Head(3, "Produced", "Tasks put on the queue per second.", (5, 0, 5, 4)),
-            now(PRODUCED),
+            now(if_known(PRODUCED)),
             unit=TASKS_PER_SECOND,
             look=known((0, ENTERING)),
         ),
@@ -60,7 +61,7 @@ def verdict_and_flow() -> list[Json]:
         fill(),
         stat(
             Head(7, "Processed", "Tasks finished per second, well or badly.", (20, 0, 4, 4)),
-            now(PROCESSED),
+            now(if_known(PROCESSED)),
             unit=TASKS_PER_SECOND,
             look=known((0, LEAVING)),
         ),
