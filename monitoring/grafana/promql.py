@@ -54,11 +54,21 @@ def state_of_workers(macro: str, *, over_time: bool = False) -> str:
     numbers = {name: number for number, (name, _) in enumerate(STATES)}
     told = {name: f'conveyor_worker_state{{{macro},state="{name}"}}' for name in numbers}
     if over_time:
-        told["replaced"] = f"max_over_time({told['replaced']}[$__interval])"
+        told["replaced"] = replaced_since_the_point_before(told["replaced"], macro)
     told["finished"] = over(macro)
     terms = [f"{number} * {told[name]}" for name, number in reversed(numbers.items()) if name != "down"]
     slots = f"conveyor_worker_up{{{macro}}}"
     return f"max by ({WORKERS}) (\n  (\n    " + "\n or ".join(terms) + f"\n  ) and on ({WORKERS}) {slots}\n)"
+
+
+def replaced_since_the_point_before(told: str, macro: str) -> str:
+    """Return 1 for each worker that was replaced since then.
+
+    By its state at any scrape, or at the last one, where scrapes come late and none lies between; or, where they are
+    so rare that they miss the state, by the count of its deaths.
+    """
+    deaths = counted(f'conveyor_worker_restarts_total{{{macro},reason!="recycle"}}', WORKERS)
+    return f"(max_over_time({told}[$__interval]) or {told} or {deaths} > bool 0)"
 
 
 def over(macro: str) -> str:

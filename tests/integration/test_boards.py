@@ -90,6 +90,10 @@ def write_deaths(history: History) -> None:
         dead = sum(kill <= at for kill in KILLS)
         history.scrape(run(dead, WorkerState.REPLACED if dead else WorkerState.BUSY), "stormy:1", [at], told)
 
+    # One that is scraped each quarter of a minute, and so not while the state is told.
+    rare = scrapes(NOW - 10 * MINUTE)[::3]
+    history.scrape(run(0, WorkerState.BUSY), "rarely:1", [at for at in rare if at < KILL], told)
+    history.scrape(run(1, WorkerState.BUSY), "rarely:1", [at for at in rare if at >= KILL], told)
     # A run that began anew after three deaths, and has had two more.
     for start, end, deaths in ((NOW - 20 * MINUTE, NOW - 11 * MINUTE, 3), (NOW - 10 * MINUTE, NOW, 2)):
         for n, at in enumerate(scrapes(start, end)):
@@ -223,6 +227,20 @@ def test_a_kill_shows_in_its_lane(prometheus: Prometheus, board: Path, panel: st
     assert KILL <= min(sign) <= max(sign) <= KILL + 2 * SCRAPE_SECONDS + step
     assert {state for _, state in lanes["consumer-1"]} == {STATE["busy"], STATE["replaced"]}
     assert {state for _, state in lanes["consumer-2"]} == {STATE["idle"]}
+
+
+def test_a_kill_shows_in_its_lane_where_scrapes_are_too_rare_to_see_its_state(prometheus: Prometheus) -> None:
+    asked = question(OVERVIEW, "What every process is doing", instance="rarely:1", __interval="15s")
+    lanes = {labels["who"]: points for labels, points in prometheus.between(asked, NOW - 5 * MINUTE, NOW, 15)}
+    assert [state for _, state in lanes["consumer-1"]].count(STATE["replaced"]) == 1
+    assert {state for _, state in lanes["consumer-1"]} == {STATE["busy"], STATE["replaced"]}
+
+
+def test_a_scrape_that_comes_late_is_no_death(prometheus: Prometheus) -> None:
+    """At a point without a sample just before it, a lane shows the state of the last one."""
+    asked = question(OVERVIEW, "What every process is doing", instance="killed:1", __interval="1s")
+    for _, points in prometheus.between(asked, NOW - 5 * MINUTE, NOW, 1):
+        assert STATE["down"] not in {state for _, state in points}
 
 
 def test_who_has_finished_is_not_down(prometheus: Prometheus) -> None:

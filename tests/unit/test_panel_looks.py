@@ -98,11 +98,9 @@ def test_every_state_has_a_word(board: Path, title: str) -> None:
     assert max(told.values()) == told["finished"]
     for text, number in told.items():
         if text not in ("down", "finished"):
-            assert (
-                f"{number} * conveyor_worker_state{{" in expressions(panel)[0]
-                or f"{number} * max_over" in expressions(panel)[0]
-            )
-            assert f'state="{text}"' in expressions(panel)[0]
+            (expr, *_) = expressions(panel)
+            term = rf'{number} \* (\(max_over_time\()?conveyor_worker_state\{{[^}}]*state="{text}"'
+            assert re.search(term, expr)
 
 
 @everywhere("state-timeline")
@@ -110,6 +108,7 @@ def test_what_is_short_does_not_fall_between_two_points_of_a_lane(panel: Json) -
     """A day in 800 points has one in two minutes, and a replacement is told for ten seconds."""
     (expr,) = expressions(panel)
     if "conveyor_worker_state" in expr:
+        assert "conveyor_worker_restarts_total" in expr
         assert re.search(r'max_over_time\(conveyor_worker_state\{[^}]*state="replaced"\}\[\$__interval\]\)', expr)
 
 
