@@ -386,6 +386,16 @@ def test_every_alert_has_a_section_in_the_runbook_and_every_section_an_alert() -
     assert set(sections) == {rule["alert"] for rule in alerts()}
 
 
+def test_the_runbook_sends_nobody_to_a_panel_that_is_not_there() -> None:
+    named = set(
+        re.findall(r"(?<![*\w])\*([A-Z][^*\n]+)\*(?!\*)", RUNBOOK.read_text(encoding="utf-8").replace("**", ""))
+    )
+    shown = {panel["title"] for board in BOARDS for panel in placed(board)}
+    marks = {note["name"] for board in BOARDS.values() for note in board["annotations"]["list"]}
+    assert "Backlog time" in named
+    assert named <= shown | marks | {board["title"] for board in BOARDS.values()}
+
+
 def test_every_alert_fires_in_a_rule_test() -> None:
     assert {(rule["alert"], rule["labels"]["severity"]) for rule in alerts()} == set(fired_in_rule_tests())
 
