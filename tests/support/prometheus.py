@@ -29,7 +29,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: object) -> Any:
         """Return the data of one call."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=30) as response:
             return json.load(response)["data"]
 
     def is_ready(self) -> bool:
