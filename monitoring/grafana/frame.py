@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from looks import Json
 from panels import DATASOURCE
-from promql import EVERYTHING, expand
+from promql import EVERYTHING, FIRING, begun, called, events, expand
 
 ALL: Json = {"selected": True, "text": ["All"], "value": ["$__all"]}
 
 
-def dashboard(uid: str, title: str, description: str, panels: list[Json], *more_variables: Json) -> Json:
-    """Return the whole dashboard; `more_variables` follow those that both boards have."""
+def dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    panels: list[Json],
+    *,
+    last_variable: Json,
+    deaths: str,
+    marked: list[int],
+) -> Json:
+    """Return the whole dashboard; `last_variable` follows those that both boards have.
+
+    `marked` are the panels with the marks of alerts and restarts: on every panel, they would be a fence before it.
+    `deaths` is the counter of those restarts that are the matter of this board.
+    """
     return {
         "uid": uid,
         "title": title,
@@ -32,20 +45,22 @@ def dashboard(uid: str, title: str, description: str, panels: list[Json], *more_
         "fiscalYearStartMonth": 0,
         "liveNow": False,
         "links": [link_to_the_other_board()],
-        "annotations": {"list": [grafanas_own_annotations(), firing_alerts(), restarts()]},
-        "templating": {"list": [*variables(), *more_variables]},
+        "annotations": {"list": [grafanas_own_annotations(), firing_alerts(marked), restarts(deaths, marked)]},
+        "templating": {"list": [*variables(), last_variable]},
         "panels": panels,
     }
 
 
 def variables() -> list[Json]:
-    queue = f"label_values(conveyor_queue_size{{{EVERYTHING}}}, queue)"
     return [
         datasource_variable(),
         query_variable("job", "Job", "label_values(conveyor_build_info, job)"),
         query_variable("instance", "Instance", 'label_values(conveyor_build_info{job=~"$job"}, instance)'),
-        query_variable("queue", "Queue", queue),
     ]
+
+
+def queue_variable() -> Json:
+    return query_variable("queue", "Queue", f"label_values(conveyor_queue_size{{{EVERYTHING}}}, queue)")
 
 
 def worker_variable() -> Json:
@@ -127,28 +142,36 @@ def grafanas_own_annotations() -> Json:
     }
 
 
-def firing_alerts() -> Json:
-    expr = 'ALERTS{alertname=~"Conveyor.+",alertstate="firing",severity="critical"}'
-    return annotation("Firing alerts", expr, "{{alertname}}", "{{worker}} {{queue}}", "severity", "red")
+def firing_alerts(marked: list[int]) -> Json:
+    """Mark where a critical alert begins; as long as it fires, it would be a wash over the graph."""
+    fires = "ALERTS{" + FIRING + ',severity="critical"}'
+    # A label that a series lacks would be written as its name.
+    expr = f'label_join({begun(fires)}, "about", " ", "worker", "queue", "instance")'
+    return annotation("Firing alerts", expr, "{{alertname}}", "{{about}}", "red", marked)
 
 
-def restarts() -> Json:
+def restarts(deaths: str, marked: list[int]) -> Json:
     # Without those that had done their share: with --max-tasks-per-worker they would cover every graph.
-    selected = 'conveyor_worker_restarts_total{@all,reason!="recycle"}'
-    expr = expand(f"sum by (worker, reason) (increase({selected}[30s])) > 0")
-    return annotation("Restarts", expr, "{{worker}} restarted", "{{reason}}", "reason", "orange")
+    expr = called(events(deaths, "job, instance, worker, reason"))
+    return annotation("Restarts", expr, "{{who}} restarted", "{{reason}}", "orange", marked)
 
 
-def annotation(name: str, expr: str, title: str, text: str, tags: str, colour: str) -> Json:
+def annotation(name: str, expr: str, title: str, text: str, colour: str, marked: list[int]) -> Json:
+    """Mark points in time: one for each point of the query, those that are a step apart as one region.
+
+    The step follows the range, about a hundredth of it: so the query must look back by $__interval, no fixed time. No
+    `tagKeys`: the tooltip would say them a second time. `filter` is for Grafana 9.5 and later; 9.4 marks all panels.
+    """
     return {
         "name": name,
         "datasource": DATASOURCE,
         "enable": True,
-        "expr": expr,
-        "step": "5s",  # the default of 60s would miss most restarts
+        "expr": expand(expr),
+        "step": "5s",  # at least, as the scrape interval; the default of 60s would hide what is near in time
         "titleFormat": title,
         "textFormat": text,
-        "tagKeys": tags,
+        "tagKeys": "",
         "iconColor": colour,
         "useValueForTime": False,
+        "filter": {"exclude": False, "ids": marked},
     }

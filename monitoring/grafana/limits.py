@@ -59,7 +59,6 @@ LIMITS: dict[str, tuple[Limit, ...]] = {
     # A commit takes 0.1 ms or so; with --spool-sync full as long as the disk needs, 10 to 30 ms if it spins.
     "spool_commit_seconds": (Limit(0.1, "red", "ConveyorSpoolSlow", "warning"),),
     "unaccounted_tasks": (Limit(1, "red", "ConveyorTasksLeaked", "warning"),),
-    "up_seconds": (Limit(60, "orange"), Limit(300, "green")),
     "used_cores": (Limit(1, "red"),),
     # A producer is busy by nature, so a table of all workers has no red for it.
     "worker_busy_ratio": (Limit(0.3, "green"), Limit(0.85, "orange")),

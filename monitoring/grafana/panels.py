@@ -6,9 +6,10 @@ but nothing is ever migrated down, so no option younger than 9.4 appears.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from looks import Json, palette, plain
+from looks import INSIDE, NO_DATA, WHOLE, Json, override, palette, plain
 from promql import expand
 
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
@@ -45,6 +46,11 @@ class Query(NamedTuple):
     format: str = "time_series"
 
 
+def now(expr: str, legend: str = "__auto") -> Query:
+    """Ask for this moment alone. A range would show the last value of what has been gone since."""
+    return Query(expr, legend, instant=True)
+
+
 def panel(kind: str, head: Head, queries: list[Query], options: Json, defaults: Json) -> Json:
     place = Place(*head.place)
     return {
@@ -75,12 +81,18 @@ def target(ref: str, query: Query) -> Json:
 
 
 def overridden(drawn: Json, *overrides: Json) -> Json:
-    """Return the panel with these overrides of single fields."""
-    return {**drawn, "fieldConfig": {**drawn["fieldConfig"], "overrides": list(overrides)}}
+    """Return the panel with these overrides of single fields, after those that it has."""
+    config = drawn["fieldConfig"]
+    return {**drawn, "fieldConfig": {**config, "overrides": [*config["overrides"], *overrides]}}
 
 
 def last_value() -> Json:
     return {"calcs": ["lastNotNull"], "fields": "", "values": False}
+
+
+def text_of(title: int, value: int) -> Json:
+    """Letters of a size; Grafana's own grow with the room there is, and shrink to nothing."""
+    return {"text": {"titleSize": title, "valueSize": value}}
 
 
 def legend(calcs: list[str] | None = None) -> Json:
@@ -98,20 +110,24 @@ def stat(
     unit: str,
     look: Json,
     colour: str = "value",
-    sparkline: bool = False,
     names: bool = False,
+    letters: Json | None = None,
     **defaults: Any,
 ) -> Json:
-    """One big number a series; extra keywords go into the field defaults (noValue, decimals, links)."""
+    """One big number a series; extra keywords go into the field defaults (noValue, decimals, links).
+
+    No sparkline: it would run through the number, and needs a range.
+    """
     options = {
         "colorMode": colour,
-        "graphMode": "area" if sparkline else "none",
+        "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
         "reduceOptions": last_value(),
         "textMode": "value_and_name" if names else "auto",
+        **(letters or {}),
     }
-    return panel("stat", head, list(queries), options, {"unit": unit, **look, **defaults})
+    return panel("stat", head, list(queries), options, {"unit": unit, "noValue": NO_DATA, **look, **defaults})
 
 
 def gauge(head: Head, query: Query, *, unit: str, look: Json, maximum: float, **defaults: Any) -> Json:
@@ -122,12 +138,12 @@ def gauge(head: Head, query: Query, *, unit: str, look: Json, maximum: float, **
         "showThresholdLabels": False,
         "showThresholdMarkers": True,
     }
-    bounds = {"min": 0, "max": maximum}
+    bounds = {"min": 0, "max": maximum, "noValue": NO_DATA}
     return panel("gauge", head, [query], options, {"unit": unit, **bounds, **look, **defaults})
 
 
-def bars(head: Head, query: Query, *, unit: str, look: Json, maximum: float, mode: str) -> Json:
-    """One horizontal bar a series."""
+def bars(head: Head, expr: str, *, unit: str, look: Json, maximum: float, mode: str) -> Json:
+    """One horizontal bar a worker; the expression is `promql.named`."""
     options = {
         "displayMode": mode,
         "minVizHeight": 10,
@@ -135,8 +151,41 @@ def bars(head: Head, query: Query, *, unit: str, look: Json, maximum: float, mod
         "orientation": "horizontal",
         "reduceOptions": last_value(),
         "showUnfilled": True,
+        **text_of(14, 18),
     }
-    return panel("bargauge", head, [query], options, {"unit": unit, "min": 0, "max": maximum, **look})
+    defaults = {"unit": unit, "min": 0, "max": maximum, "noValue": NO_DATA, **look}
+    return row_by_row(panel("bargauge", head, [now(expr)], options, defaults))
+
+
+def row_by_row(drawn: Json) -> Json:
+    """Have a panel show one value a row, in the order of `order` and called by `who`; its query is `promql.named`.
+
+    A table, because an instant query has its series in no order. Of a row, what is a text is its name, but only as
+    long as the number has none: `organize` must not give it one.
+    """
+    (asked,) = drawn["targets"]
+    rows = {"calcs": ["lastNotNull"], "fields": "", "values": True, "limit": 100}
+    dropped = ("Time", "order", "where", "job", "instance", "worker")
+    return {
+        **drawn,
+        "targets": [{**asked, "format": "table", "legendFormat": ""}],
+        "options": {**drawn["options"], "reduceOptions": rows},
+        "transformations": [in_order(), organize(dropped=dropped, columns={})],
+    }
+
+
+def in_order() -> Json:
+    """Sort rows as `promql.named` says: as the lanes are sorted, by the same label."""
+    return {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": "order", "desc": False}]}}
+
+
+def organize(*, dropped: Iterable[str], columns: dict[str, str]) -> Json:
+    options = {
+        "excludeByName": dict.fromkeys(dropped, True),
+        "indexByName": {field: index for index, field in enumerate(columns)},
+        "renameByName": columns,
+    }
+    return {"id": "organize", "options": options}
 
 
 def lanes(head: Head, query: Query, look: Json) -> Json:
@@ -162,12 +211,15 @@ def graph(
     limits_as: str = "off",
     lowest: float | None = 0,
     highest: float | None = None,
+    decimals: int | None = None,
+    logarithmic: bool = False,
     no_value: str | None = None,
     **custom: Any,
 ) -> Json:
     """Lines over time, gaps left open; `calcs` make the legend a table, `limits_as` draws the thresholds.
 
-    `no_value` is said in the place of "No data", where that is in order.
+    `no_value` is said in the place of "No data", where that may be in order. On a `logarithmic` axis what is twice as
+    much is as much higher, wherever: one long time does not press all short ones to the ground. It has no 0.
     """
     drawing = {
         "drawStyle": "line",
@@ -179,13 +231,13 @@ def graph(
         "spanNulls": False,
         "axisPlacement": "auto",
         "axisLabel": "",
-        "scaleDistribution": LINEAR,
+        "scaleDistribution": {"type": "log", "log": 10} if logarithmic else LINEAR,
         "stacking": {"mode": "none", "group": "A"},
         "thresholdsStyle": {"mode": limits_as},
         "hideFrom": VISIBLE,
         **custom,
     }
-    bounds = {"min": lowest, "max": highest, "noValue": no_value}
+    bounds = {"min": None if logarithmic else lowest, "max": highest, "decimals": decimals, "noValue": no_value}
     defaults: Json = {"unit": unit, "custom": drawing, **(look or palette())}
     defaults.update({name: bound for name, bound in bounds.items() if bound is not None})
     options = {"legend": legend(calcs), "tooltip": {"mode": "multi", "sort": "desc"}}
@@ -193,12 +245,14 @@ def graph(
 
 
 def counts(head: Head, *queries: Query) -> Json:
-    """Stacked bars of increases: the one kind of panel in which the sum of the series is meant."""
+    """Stacked bars of events (`promql.counted`): the one kind of panel in which the sum of the series is meant."""
     stacking = {"mode": "normal", "group": "A"}
     drawn = graph(
         head,
         *queries,
-        unit="short",
+        unit=WHOLE["unit"],
+        decimals=WHOLE["decimals"],
+        axisSoftMax=WHOLE["custom.axisSoftMax"],
         drawStyle="bars",
         lineWidth=0,
         fillOpacity=80,
@@ -209,7 +263,7 @@ def counts(head: Head, *queries: Query) -> Json:
 
 
 def apart(drawn: Json) -> Json:
-    """Keep the points 20s apart: any closer than $__rate_interval, several would count the same event."""
+    """Keep the points 20s apart, so that bars are wide enough to be seen."""
     return {**drawn, "interval": "20s"}
 
 
@@ -219,15 +273,8 @@ def heatmap(head: Head, expr: str, *, unit: str) -> Json:
         "calculate": False,
         "cellGap": 1,
         "cellValues": {"unit": "short"},
-        "color": {
-            "mode": "scheme",
-            "scheme": "Turbo",
-            "scale": "exponential",
-            "exponent": 0.5,
-            "steps": 64,
-            "reverse": False,
-            "fill": "dark-orange",
-        },
+        # One hue that covers the more the more there is: it means the same in both themes, as no scheme does.
+        "color": {"mode": "opacity", "fill": INSIDE, "scale": "exponential", "exponent": 0.5, "steps": 64},
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
@@ -246,26 +293,29 @@ def table(
     *exprs: str,
     columns: dict[str, str],
     dropped: list[str],
-    sort_by: str,
-    **defaults: Any,
+    no_rows: str,
+    sort: Json | None = None,
+    falling_by: str | None = None,
 ) -> Json:
-    """One line a label set; `columns` maps the fields of the answers to headings, in the order shown."""
+    """One line a label set; `columns` maps the fields of the answers to headings, in the order shown.
+
+    `no_rows` is said when there is none. Grafana says it in each empty cell as well, where the column has no word of
+    its own: so each gets a dash. `sort` is a transformation, `falling_by` the heading to sort by, the highest first.
+    """
     options = {
         "showHeader": True,
         "footer": {"show": False, "reducer": ["sum"], "fields": ""},
-        "sortBy": [{"displayName": sort_by, "desc": False}],
+        "sortBy": [{"displayName": falling_by, "desc": True}] if falling_by else [],
     }
     # `custom` has to be there: Grafana 9.5 and later migrate the overrides' displayMode only beside it.
     custom = {"align": "auto", "displayMode": "auto", "inspect": False}
     queries = [Query(expr, "", instant=True, format="table") for expr in exprs]
-    drawn = panel("table", head, queries, options, {"unit": "none", "custom": custom, **plain(), **defaults})
-    organised = {
-        "excludeByName": dict.fromkeys(dropped, True),
-        "indexByName": {field: index for index, field in enumerate(columns)},
-        "renameByName": columns,
-    }
-    transformations: list[Json] = [{"id": "merge", "options": {}}, {"id": "organize", "options": organised}]
-    return {**drawn, "transformations": transformations}
+    defaults = {"unit": "none", "custom": custom, **plain(), "noValue": no_rows}
+    drawn = panel("table", head, queries, options, defaults)
+    merged: Json = {"id": "merge", "options": {}}
+    steps = [merged, *([sort] if sort else []), organize(dropped=dropped, columns=columns)]
+    dashes = [override(heading, {"noValue": "–"}) for heading in columns.values()]
+    return {**overridden(drawn, *dashes), "transformations": steps}
 
 
 def text(head: Head, markdown: str) -> Json:

@@ -21,6 +21,7 @@ COLOURS = {  # the same meaning as on the dashboards
     WorkerState.BUSY: "green",
     WorkerState.BLOCKED: "dark_orange",
     WorkerState.STOPPING: "magenta",
+    WorkerState.REPLACED: "red",
 }
 _GAP = 2  # cells between two columns
 _STATE_WIDTH = 8  # of the longest

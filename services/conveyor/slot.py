@@ -22,7 +22,7 @@ from conveyor.messages import LineReader
 from conveyor.processes import Starter, WorkerProcess
 from conveyor.queues.seam import End, TaskQueue
 from conveyor.restarts import RestartPolicy
-from conveyor.snapshot import Death, RestartReason, Role, SlotStatistics, WorkerState, how_ended
+from conveyor.snapshot import REPLACED_SECONDS, Death, RestartReason, Role, SlotStatistics, WorkerState, how_ended
 from conveyor.worker import Assignment, Consume, Produce, main
 
 _STDOUT, _STDERR = 1, 2
@@ -282,11 +282,12 @@ class Slot:
     def statistics(self, tally: Tally, now_ns: int, unix_time: float) -> SlotStatistics:
         """Return the slot as this reading of its row shows it."""
         pid = self.pid
+        activity = self._activity(tally) if pid is not None else None
         return SlotStatistics(
             name=self.name,
             role=self.role,
             up=pid is not None,
-            state=self._state(tally) if pid is not None else None,
+            state=self._state(activity, now_ns),
             finished=self.finished,
             pid=pid,
             started_at=self._started_at or None,
@@ -305,9 +306,22 @@ class Slot:
             wait_buckets=tally.waits,
             restarts=dict(self.restarts),
             last_exit_code=self.last_exit_code,
+            activity=activity,
         )
 
-    def _state(self, tally: Tally) -> WorkerState:
+    def _state(self, activity: WorkerState | None, now_ns: int) -> WorkerState | None:
+        """Return what is to be seen of the slot: for a while after a death, that there was one.
+
+        A process that had done its share was replaced as well, but as it should be: nothing is to be seen of that.
+        """
+        if activity in (None, WorkerState.STARTING, WorkerState.STOPPING):
+            return activity
+        if self.death is None or self.death.reason is RestartReason.RECYCLE:
+            return activity
+        age_seconds = now_ns / NANOSECONDS - self._started
+        return WorkerState.REPLACED if age_seconds < REPLACED_SECONDS else activity
+
+    def _activity(self, tally: Tally) -> WorkerState:
         if tally.state is State.STARTING:
             return WorkerState.STARTING
         stop = Order.STOP_PRODUCING if self.role is Role.PRODUCER else Order.STOP

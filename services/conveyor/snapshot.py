@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_DEATHS = 1000  # of which more is kept than a count; arbitrary
+# A slot is filled again within 20 ms, between two looks of anybody. This is two scrapes of monitoring/prometheus: one
+# of them may fail, and the death is still seen.
+REPLACED_SECONDS = 10.0
 
 
 class Role(enum.StrEnum):
@@ -54,6 +57,7 @@ class WorkerState(enum.StrEnum):
     BUSY = "busy"
     BLOCKED = "blocked"
     STOPPING = "stopping"
+    REPLACED = "replaced"  # it is idle, busy or blocked, and so young that the death before it is to be seen
 
 
 class RestartReason(enum.StrEnum):
@@ -163,6 +167,8 @@ class SlotStatistics:
     wait_buckets: tuple[int, ...]
     restarts: Mapping[RestartReason, int]
     last_exit_code: int | None
+    activity: WorkerState | None = None
+    """What the process does, also while `state` tells that it was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +259,7 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
             | {
                 "role": Role(slot["role"]),
                 "state": WorkerState(slot["state"]) if slot["state"] else None,
+                "activity": WorkerState(slot["activity"]) if slot["activity"] else None,
                 "restarts": {RestartReason(reason): number for reason, number in slot["restarts"].items()},
                 "task_buckets": tuple(slot["task_buckets"]),
                 "wait_buckets": tuple(slot["wait_buckets"]),

@@ -479,7 +479,7 @@ class Supervisor:
             is_empty=is_empty,
             has_room=not queue.capacity or queue.waiting < queue.capacity,
             surely_has_room=not queue.capacity or counts.put - counts.started + self._roster.doubts < queue.capacity,
-            idle_consumers=sum(s.role is Role.CONSUMER and s.state is WorkerState.IDLE for s, _ in live),
+            idle_consumers=sum(s.role is Role.CONSUMER and s.activity is WorkerState.IDLE for s, _ in live),
             reporting_consumers=sum(tally.state is State.REPORTING for _, tally in live),
             blocked_producers=sum(tally.offered > tally.put for _, tally in live),
             leaving_producers=sum(s.role is Role.PRODUCER and t.state is State.STOPPING for s, t in live),

@@ -154,7 +154,7 @@ def test_a_killed_consumer_shows_and_no_counter_falls(run: LiveRun) -> None:
     assert after.value("conveyor_tasks_abandoned_total", worker="consumer-1") == 1
     assert after.sum("conveyor_tasks_abandoned_total") == 1
 
-    again = run.wait_for_state("consumer-1", "busy")
+    again = run.wait_for_state("consumer-1", "replaced")
     assert again.value("conveyor_worker_pid", worker="consumer-1") != pid
     assert {w: again.value("conveyor_worker_pid", worker=w) for w in others} == others  # nobody else died
 

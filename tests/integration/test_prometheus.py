@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from conveyor.exporter import serving
 from conveyor.settings import Address
 from conveyor.snapshot import RedeliveryReason, RestartReason, RunStatistics, Scaling
-from support.boards import DASHBOARDS, queries
+from support.boards import DASHBOARDS, OVERVIEW, queries, question, questions
 from support.fakes import FakeLoop, make_run, make_slot, make_spool, with_queue
 from support.prometheus import Prometheus, prometheus_of
 from support.waiting import wait_for
@@ -96,6 +98,32 @@ def test_every_panel_shows_a_run_with_a_spool(watched: Watched) -> None:
 
 def test_every_panel_but_those_of_the_spool_shows_a_run_without_one(watched: Watched) -> None:
     wait_for_panels(watched.prometheus, watched.in_memory, empty={"Spool size", "Spool commit time", "Spool commits"})
+
+
+def test_nothing_is_claimed_any_more_once_the_exporter_is_gone(tmp_path: Path) -> None:
+    """What was known of it last must not stay: not for the window of a rate, nor as the last value of a range."""
+
+    def claims(server: Prometheus, instance: str) -> set[str]:
+        """Return the panels with a value."""
+        asked = [q for q in questions(OVERVIEW, instance=instance) if q.kind in ("stat", "gauge", "bargauge", "table")]
+        return {q.panel for q in asked if server.at(q.expression, time.time())}
+
+    def verdict(server: Prometheus, instance: str) -> float:
+        ((_, word),) = server.at(question(OVERVIEW, "Verdict", instance=instance), time.time())
+        return word
+
+    with contextlib.ExitStack() as exporter:
+        run = Moving(has_spool=True)
+        url = exporter.enter_context(serving(Address("127.0.0.1", 0))(run, FakeLoop()))
+        instance = url.removeprefix("http://").removesuffix("/metrics")
+        with prometheus_of([instance], tmp_path) as server:
+            all_of_them = {q.panel for q in questions(OVERVIEW) if q.kind in ("stat", "gauge", "bargauge", "table")}
+            wait_for("all values", lambda: all_of_them - {"Alerts"} <= claims(server, instance), DEADLINE_SECONDS)
+            assert verdict(server, instance) != 3
+            exporter.close()
+            wait_for("the verdict", lambda: verdict(server, instance) == 3, DEADLINE_SECONDS)
+            # At that moment, nothing is left but that it is gone, and the alerts, of which the server knows.
+            assert claims(server, instance) <= {"Verdict", "Firing alerts", "Alerts"}
 
 
 def test_every_rule_is_evaluated(watched: Watched) -> None:

@@ -57,7 +57,7 @@ def release(run: Run) -> int:
 def consumers(run: RunStatistics) -> dict[str, str]:
     """Return what each consumer does, or whether it is finished, or down."""
     return {
-        slot.name: slot.state or ("finished" if slot.finished else "down")
+        slot.name: slot.activity or ("finished" if slot.finished else "down")
         for slot in run.slots
         if slot.role is Role.CONSUMER
     }
@@ -157,7 +157,7 @@ def test_one_that_waits_to_be_restarted_can_be_scaled_away(tmp_path: Path) -> No
         killed: set[int | None] = {None}
         for _ in range(4):  # each death of an idle one doubles the wait for the next process
             wait_for("a process", lambda: run.worker("consumer-3").pid not in killed)
-            wait_for("it to be ready", lambda: run.worker("consumer-3").state == "idle")
+            wait_for("it to be ready", lambda: run.worker("consumer-3").activity == "idle")
             killed.add(run.kill("consumer-3"))
         wait_for("its death", lambda: consumers(run.status())["consumer-3"] == "down")
         run.ask("scale consumers=2")

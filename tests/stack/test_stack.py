@@ -35,11 +35,11 @@ import json, os, signal, subprocess, time
 until = time.monotonic() + 30
 while time.monotonic() < until:
     for slot in json.loads(subprocess.check_output(["conveyor", "status", "--json"]))["slots"]:
-        if slot["role"] != "consumer" or slot["state"] != "busy":
+        if slot["role"] != "consumer" or slot["activity"] != "busy":
             continue
         os.kill(slot["pid"], signal.SIGSTOP)
         again = json.loads(subprocess.check_output(["conveyor", "status", "--json"]))["slots"]
-        if any(s["pid"] == slot["pid"] and s["state"] == "busy" and s["in_progress"] for s in again):
+        if any(s["pid"] == slot["pid"] and s["activity"] == "busy" and s["in_progress"] for s in again):
             os.kill(slot["pid"], signal.SIGKILL)
             print(slot["name"])
             raise SystemExit

@@ -56,6 +56,7 @@ def make_slot(name: str, **changes: Any) -> SlotStatistics:
         wait_buckets=histogram(WAIT_EDGES_SECONDS, processed + in_progress + abandoned),
         restarts=dict.fromkeys(RestartReason, 0),
         last_exit_code=None,
+        activity=changes.get("state", WorkerState.IDLE if pid is not None else None),
     )
     return dataclasses.replace(defaults, **changes)
 

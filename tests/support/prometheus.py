@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,28 @@ class Prometheus:
     def ask(self, path: str, **parameters: object) -> Any:
         """Return the data of one call."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=30) as response:
             return json.load(response)["data"]
+
+    def is_ready(self) -> bool:
+        try:
+            self.ask("query", query="1")
+        except urllib.error.HTTPError:
+            return False
+        return True
+
+    def at(self, expression: str, time: float) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the value of each series at a moment."""
+        result = self.ask("query", query=expression, time=time)["result"]
+        return [(series["metric"], float(series["value"][1])) for series in result]
+
+    def between(
+        self, expression: str, start: float, end: float, step: float
+    ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Return the labels and the points of each series, aligned to the step, as Grafana has them."""
+        start, end = start // step * step, end // step * step
+        result = self.ask("query_range", query=expression, start=start, end=end, step=step)["result"]
+        return [(one["metric"], [(time, float(value)) for time, value in one["values"]]) for one in result]
 
     def graph(self, expression: str) -> list[Any]:
         """Return the series that a graph of the last two minutes would draw."""
@@ -56,7 +77,9 @@ def prometheus_of(targets: Sequence[str], folder: Path) -> Iterator[Prometheus]:
     ]
     with log.open("w") as output, subprocess.Popen(program, stdout=output, stderr=output) as server:
         try:
-            yield Prometheus(wait_for("the server's address", lambda: _address(log.read_text())))
+            served = Prometheus(wait_for("the server's address", lambda: _address(log.read_text())))
+            wait_for("the server to have read its data", served.is_ready)
+            yield served
         finally:
             server.kill()
 

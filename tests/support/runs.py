@@ -71,7 +71,7 @@ class Run:
             return False
         os.kill(pid, signal.SIGSTOP)  # so that it cannot go on between our look and our deed
         slot = self.worker(name)
-        caught = slot.pid == pid and slot.state is WorkerState.BUSY
+        caught = slot.pid == pid and slot.activity is WorkerState.BUSY
         os.kill(pid, signal.SIGKILL if caught else signal.SIGCONT)
         return caught
 

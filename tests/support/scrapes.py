@@ -8,6 +8,8 @@ from urllib.request import urlopen
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from conveyor.snapshot import WorkerState
+
 Labels = frozenset[tuple[str, str]]
 
 
@@ -80,7 +82,7 @@ def assert_consistent(seen: Scrape) -> None:
         assert failed <= seen.value("conveyor_tasks_processed_total", worker=worker)
     for labels, up in seen.find("conveyor_worker_up").items():
         states = seen.find("conveyor_worker_state", **dict(labels))
-        assert sorted(states.values()) == [0.0] * 4 + [up]
+        assert sorted(states.values()) == [0.0] * (len(WorkerState) - 1) + [up]
 
 
 def assert_nothing_is_lost(seen: Scrape) -> None:

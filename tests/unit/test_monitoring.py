@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from conveyor.exporter.catalogue import CATALOGUE, Kind
+from conveyor.exporter.catalogue import CATALOGUE, FailureReason, Kind
 from conveyor.snapshot import RedeliveryReason, RestartReason
+from support.boards import interpolated
 
 Json = dict[str, Any]
 
@@ -58,12 +59,11 @@ LIMITED_PANELS = {
         "Tasks unaccounted for": "unaccounted_tasks",
         "Time producers spend blocked": "producer_blocked_ratio",
         "Oldest waiting task": "oldest_waiting_seconds",
-        "Attempts that failed": "retried_ratio",
+        "Attempts retried": "retried_ratio",
         "Spool commit time": "spool_commit_seconds",
         "Scrape duration": "scrape_seconds",
     },
     "worker": {
-        "Up for": "up_seconds",
         "Heartbeat": "heartbeat_age_seconds",
         "Restarts in 1 h": "restarts_in_1_hour",
         "Share of time busy": "consumer_busy_ratio",
@@ -71,8 +71,8 @@ LIMITED_PANELS = {
         "Resident memory": "resident_memory_bytes",
     },
 }
-# An exit code is good or bad by its meaning, not by its size.
-UNLIMITED_PANELS = {"Last exit code"}
+# An exit code is good or bad by its meaning, not by its size; what waits for another attempt is a matter of 0 or more.
+UNLIMITED_PANELS = {"Last exit code", "Put off"}
 # In selectors, besides a metric's own labels: what Prometheus and histograms add.
 COMMON_LABELS = {"job", "instance", "le"}
 
@@ -126,6 +126,12 @@ def steps(thresholds: Json) -> list[tuple[float, str]]:
     return [(step["value"], step["color"]) for step in thresholds["steps"] if step["value"] is not None]
 
 
+def told_steps(panel: Json) -> list[tuple[float, str]]:
+    """Return the steps of a panel past the one from which on there is a value: before, there is none."""
+    found = steps(panel["fieldConfig"]["defaults"].get("thresholds", {"steps": []}))
+    return found[1:] if panel["type"] in ("stat", "gauge", "bargauge") and found[:1] and found[0][0] == 0 else found
+
+
 def coloured_limits(topic: str) -> list[tuple[float, str]]:
     return [(limit.value, limit.colour) for limit in LIMITS[topic] if limit.colour is not None]
 
@@ -168,7 +174,7 @@ def test_a_dashboard_is_written_for_every_grafana_since_9_4(board: str) -> None:
 
 
 def test_the_boards_have_all_their_panels() -> None:
-    assert {board: len(drawn(board)) for board in BOARDS} == {"overview": 44, "worker": 15}
+    assert {board: len(drawn(board)) for board in BOARDS} == {"overview": 44, "worker": 16}
     (guide,) = (panel for panel in placed("overview") if panel["type"] == "text")
     assert guide["title"] == "How to read this page"
 
@@ -181,8 +187,14 @@ def test_every_panel_has_an_id_of_its_own(board: str) -> None:
 
 @both_boards
 def test_no_panel_lies_on_another_or_off_the_grid(board: str) -> None:
+    # What is in a shut row takes room when it is opened, and pushes down what follows.
+    for listed in [BOARDS[board]["panels"], *(panel.get("panels", []) for panel in BOARDS[board]["panels"])]:
+        assert_apart(listed)
+
+
+def assert_apart(panels: list[Json]) -> None:
     taken: dict[tuple[int, int], str] = {}
-    for panel in placed(board):
+    for panel in panels:
         place = panel["gridPos"]
         assert 0 <= place["x"] <= place["x"] + place["w"] <= 24
         for x in range(place["x"], place["x"] + place["w"]):
@@ -212,8 +224,17 @@ def test_every_panel_asks_the_chosen_data_source(board: str) -> None:
 def test_every_selector_names_job_and_instance(board: str) -> None:
     for expr in expressions(board):
         for name, matchers in selectors(expr).items():
-            if name != "ALERTS":  # what absent() makes has no instance, so a matcher would hide it
+            if name != "ALERTS":
                 assert all(text.startswith('job=~"$job",instance=~"$instance"') for text in matchers), expr
+
+
+@both_boards
+def test_alerts_are_those_of_what_is_chosen(board: str) -> None:
+    """Those of Prometheus itself concern every pipeline, and so do those without an instance, which absent() makes."""
+    for expr in expressions(board):
+        for matchers in selectors(expr).get("ALERTS", []):
+            chosen = 'job=~"$job|",instance=~"$instance|"' in matchers
+            assert chosen or "Watchdog" in matchers or 'alertname=~"Prometheus.+"' in matchers, expr
 
 
 @both_boards
@@ -237,16 +258,16 @@ def test_only_metrics_and_labels_of_the_catalogue_are_asked_for(board: str) -> N
 def test_the_variables_are_those_that_the_queries_use(board: str) -> None:
     listed = BOARDS[board]["templating"]["list"]
     variables = {variable["name"]: variable for variable in listed}
-    wanted = ["datasource", "job", "instance", "queue"] + (["worker"] if board == "worker" else [])
-    assert list(variables) == wanted
+    last = {"overview": "queue", "worker": "worker"}[board]
+    assert list(variables) == ["datasource", "job", "instance", last]
     for name in ("job", "instance"):
         variable = variables[name]
         assert variable["label"] == name.capitalize()
         assert variable["datasource"]["uid"] == "${datasource}"
         assert (variable["type"], variable["multi"], variable["includeAll"]) == ("query", True, True)
         assert (variable["allValue"], variable["refresh"]) == (".+", 2)
-    used = {name for expr in expressions(board) for name in re.findall(r"\$(?!__)(\w+)", expr)}
-    assert used <= set(variables)
+    used = {name for expr in expressions(board) for name in re.findall(r"\$(?!__)([a-z]\w*)", expr)}
+    assert used == set(variables) - {"datasource"}
 
 
 @both_boards
@@ -260,7 +281,7 @@ def test_grafanas_own_annotations_are_off_and_ours_miss_no_restart(board: str) -
 @both_boards
 def test_thresholds_are_the_limits_of_the_table(board: str) -> None:
     for panel in drawn(board):
-        found = steps(panel["fieldConfig"]["defaults"].get("thresholds", {"steps": []}))
+        found = told_steps(panel)
         topic = LIMITED_PANELS[board].get(panel["title"])
         if panel["title"] not in UNLIMITED_PANELS:
             assert found == (coloured_limits(topic) if topic else []), panel["title"]
@@ -269,7 +290,7 @@ def test_thresholds_are_the_limits_of_the_table(board: str) -> None:
 def test_columns_are_coloured_by_the_limits_of_the_table() -> None:
     (table,) = (panel for panel in drawn("overview") if panel["title"] == "Workers")
     found = {
-        override["matcher"]["options"]: steps(change["value"])
+        override["matcher"]["options"]: steps(change["value"])[1:]  # the first is that of a value at all
         for override in table["fieldConfig"]["overrides"]
         for change in override["properties"]
         if change["id"] == "thresholds"
@@ -281,19 +302,26 @@ def test_columns_are_coloured_by_the_limits_of_the_table() -> None:
 
 
 def test_a_run_without_a_spool_is_told_to_have_none() -> None:
-    """Not to have an empty one, nor nothing at all."""
+    """Not to have an empty one, nor nothing at all; and where nothing is known, that is said instead."""
     spools = [panel for panel in drawn("overview") if "conveyor_spool_" in panel["targets"][0]["expr"]]
     assert len(spools) == 4
     for panel in spools:
-        if panel["targets"][0]["expr"].endswith("or vector(-1)"):
-            (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+        defaults = panel["fieldConfig"]["defaults"]
+        if panel["type"] == "stat":
+            (mapping,) = defaults["mappings"]
             assert mapping["options"]["-1"]["text"] == "no spool"
+            assert defaults["noValue"] == "no data"
         else:
-            assert panel["fieldConfig"]["defaults"]["noValue"] == "no spool", panel["title"]
+            assert defaults["noValue"] == "no spool, or no data of one", panel["title"]
 
 
 @pytest.mark.parametrize(
-    ("title", "reasons"), [("Redeliveries by reason", RedeliveryReason), ("Restarts by reason", RestartReason)]
+    ("title", "reasons"),
+    [
+        ("Failures by reason", FailureReason),
+        ("Redeliveries by reason", RedeliveryReason),
+        ("Restarts by reason", RestartReason),
+    ],
 )
 def test_every_reason_has_a_colour_of_its_own(title: str, reasons: type[StrEnum]) -> None:
     (panel,) = (panel for panel in drawn("overview") if panel["title"] == title)
@@ -309,10 +337,7 @@ def test_every_reason_has_a_colour_of_its_own(title: str, reasons: type[StrEnum]
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
 @both_boards
 def test_every_expression_is_promql(board: str, tmp_path: Path) -> None:
-    def plain(expr: str) -> str:
-        return re.sub(r"\$\w+", ".+", expr.replace("$__rate_interval", "20s"))
-
-    rules = [{"record": f"panel:{n}", "expr": plain(expr)} for n, expr in enumerate(expressions(board))]
+    rules = [{"record": f"panel:{n}", "expr": interpolated(expr)} for n, expr in enumerate(expressions(board))]
     file = tmp_path / "panels.yml"
     file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}), encoding="utf-8")
     program = ["promtool", "check", "rules", str(file)]
@@ -359,6 +384,16 @@ def test_every_alert_has_a_section_in_the_runbook_and_every_section_an_alert() -
     sections = re.findall(r"^## (.+)$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(sections) == len(set(sections))
     assert set(sections) == {rule["alert"] for rule in alerts()}
+
+
+def test_the_runbook_sends_nobody_to_a_panel_that_is_not_there() -> None:
+    named = set(
+        re.findall(r"(?<![*\w])\*([A-Z][^*\n]+)\*(?!\*)", RUNBOOK.read_text(encoding="utf-8").replace("**", ""))
+    )
+    shown = {panel["title"] for board in BOARDS for panel in placed(board)}
+    marks = {note["name"] for board in BOARDS.values() for note in board["annotations"]["list"]}
+    assert "Backlog time" in named
+    assert named <= shown | marks | {board["title"] for board in BOARDS.values()}
 
 
 def test_every_alert_fires_in_a_rule_test() -> None:

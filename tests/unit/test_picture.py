@@ -9,6 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from conveyor.lineup import COLOURS, state
 from conveyor.picture import Picture
 from conveyor.snapshot import Phase, RedeliveryReason, RestartReason, RunStatistics, SpoolStatistics, WorkerState
 from support.fakes import make_run, make_slot
@@ -43,6 +44,13 @@ def test_it_tells_the_run_its_figures_and_each_worker() -> None:
     assert row(lines, "producer-1") == ["producer-1", "blocked", "1,040", "100%", "17.3", "7000"]
     assert row(lines, "consumer-1") == ["consumer-1", "busy", "30", "25%", "1.2", "s", "2", "0.5", "3", "7001"]
     assert row(lines, "consumer-2") == ["consumer-2", "down", "4", "0%", "0.1"]
+
+
+def test_a_worker_that_replaces_a_dead_one_is_told_as_such() -> None:
+    replaced = dataclasses.replace(BUSY, state=WorkerState.REPLACED)
+    lines = drawn(dataclasses.replace(RUN, slots=(PRODUCING, replaced)))
+    assert row(lines, "consumer-1")[1] == "replaced"
+    assert state(replaced).style == COLOURS[WorkerState.REPLACED] == "red"
 
 
 def test_rates_are_those_since_the_earlier_reading() -> None:

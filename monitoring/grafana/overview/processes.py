@@ -1,65 +1,67 @@
 """What the worker processes do: lanes, heartbeats, a line for each, and how busy they are.
 
-Called by `overview.board`.
+All four list the workers in one order. Called by `overview.board`.
 """
 
 from __future__ import annotations
 
 from looks import (
     ENTERING,
+    STATES,
     Json,
     limited,
     override,
     states,
     words,
 )
-from panels import Head, Query, bars, lanes, overridden, table
-from promql import state_of_workers
+from panels import Head, Query, bars, in_order, lanes, overridden, table
+from promql import WORKERS, named, of_live, of_slots, restarts_in_1_hour, state_of_workers
 
 WORKER_BOARD = (
     "/d/conveyor-worker?${__url_time_range}&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
     "&var-worker=${__data.fields.Worker}"
 )
+LANES = 15  # its id
 
 
-def processes() -> list[Json]:
-    heartbeat = "max by (worker) (conveyor_worker_last_heartbeat_timestamp_seconds{@all})"
+def processes(y: int) -> list[Json]:
+    heartbeat = f"max by ({WORKERS}) (conveyor_worker_last_heartbeat_timestamp_seconds{{@all}})"
     busy = 'conveyor_worker_busy_seconds_total{@all,role="consumer"}'
     return [
         lanes(
             Head(
-                15,
+                LANES,
                 "What every process is doing",
-                "One lane per worker. Red is a dead process. Busy and idle are sampled at each scrape; "
-                "deaths are exact to one scrape.",
-                (0, 8, 16, 9),
+                "One lane per worker, sampled at each scrape. Pale red for ten seconds: its process was killed, or "
+                "died, and this is the next one. Red: no process is there. Grey: its work is over.",
+                (0, y, 16, 9),
             ),
-            Query(state_of_workers("@all"), "{{worker}}"),
+            Query(named(state_of_workers("@all", over_time=True)), "{{who}}"),
             states(),
         ),
         bars(
             Head(
                 16,
                 "Time since last heartbeat",
-                "Seconds since each worker last reported progress. Red with a live process means hung.",
-                (16, 8, 8, 9),
+                "Seconds since each live worker last reported progress. Red means hung.",
+                (16, y, 8, 9),
             ),
-            Query(f"clamp_min(time() - {heartbeat}, 0)", "{{worker}}", instant=True),
+            named(of_live(f"clamp_min(time() - {heartbeat}, 0)")),
             unit="s",
             look=limited("heartbeat_age_seconds"),
             maximum=60,
-            mode="lcd",
+            mode="basic",
         ),
-        workers(),
+        workers(y + 9),
         bars(
             Head(
                 18,
                 "Share of time busy",
                 "Part of the last moments each consumer spent inside a task. "
                 "All near 100 %: add consumers. One alone: look at that process.",
-                (16, 17, 8, 9),
+                (16, y + 9, 8, 9),
             ),
-            Query(f"sum by (worker) (rate({busy}[$__rate_interval]))", "{{worker}}", instant=True),
+            named(of_live(f"sum by ({WORKERS}) (rate({busy}[$__rate_interval]))")),
             unit="percentunit",
             look=limited("consumer_busy_ratio", ENTERING),
             maximum=1,
@@ -68,20 +70,24 @@ def processes() -> list[Json]:
     ]
 
 
-def workers() -> Json:
+def workers(y: int) -> Json:
     # A producer has no processed counter and a consumer no produced one, so `or` picks the one there is.
+    tasks = [
+        f"sum by ({WORKERS}) (rate(conveyor_tasks_{what}_total{{@queue}}[$__rate_interval]))"
+        for what in ("processed", "produced")
+    ]
     drawn = table(
-        Head(17, "Workers", "One line per worker. Click a name to open its page.", (0, 17, 16, 9)),
-        "max by (worker) (conveyor_worker_up{@all})",
-        "sum by (worker) (rate(conveyor_tasks_processed_total{@queue}[$__rate_interval])) "
-        "or sum by (worker) (rate(conveyor_tasks_produced_total{@queue}[$__rate_interval]))",
-        "sum by (worker) (rate(conveyor_worker_busy_seconds_total{@all}[$__rate_interval]))",
-        "max by (worker) (conveyor_worker_resident_memory_bytes{@all})",
-        "sum by (worker) (rate(conveyor_worker_cpu_seconds_total{@all}[$__rate_interval]))",
-        'round(sum by (worker) (increase(conveyor_worker_restarts_total{@all,reason!="recycle"}[1h])))',
-        "time() - max by (worker) (conveyor_worker_start_time_seconds{@all})",
+        Head(17, "Workers", "One line per worker. Click a name to open its page.", (0, y, 16, 9)),
+        named(state_of_workers("@all")),
+        of_slots(f"({' or '.join(tasks)})"),
+        of_slots(f"sum by ({WORKERS}) (rate(conveyor_worker_busy_seconds_total{{@all}}[$__rate_interval]))"),
+        f"max by ({WORKERS}) (conveyor_worker_resident_memory_bytes{{@all}})",
+        of_slots(f"sum by ({WORKERS}) (rate(conveyor_worker_cpu_seconds_total{{@all}}[$__rate_interval]))"),
+        restarts_in_1_hour("@all"),
+        f"time() - max by ({WORKERS}) (conveyor_worker_start_time_seconds{{@all}})",
         columns={
             "worker": "Worker",
+            "where": "Instance",  # there is one where there are several instances
             "Value #A": "State",
             "Value #B": "Tasks/s",
             "Value #C": "Busy",
@@ -90,9 +96,9 @@ def workers() -> Json:
             "Value #F": "Restarts 1h",
             "Value #G": "Up for",
         },
-        dropped=["Time"],
-        sort_by="Worker",
-        noValue="No workers",
+        dropped=["Time", "job", "instance", "who", "order"],
+        sort=in_order(),
+        no_rows="No workers",
     )
     return overridden(
         drawn,
@@ -101,10 +107,11 @@ def workers() -> Json:
             "State",
             {
                 "custom.displayMode": "color-background",
-                "mappings": words({0: ("DOWN", "red"), 1: ("UP", "semi-dark-green")}),
+                "custom.width": 80,
+                "mappings": words(dict(enumerate(STATES))),
             },
         ),
-        override("Tasks/s", {"unit": "ops", "decimals": 1}),
+        override("Tasks/s", {"decimals": 1, "custom.width": 95}),
         override(
             "Busy",
             {
@@ -115,8 +122,11 @@ def workers() -> Json:
                 **limited("worker_busy_ratio", ENTERING),
             },
         ),
-        override("Memory", {"unit": "bytes"}),
-        override("CPU", {"unit": "percentunit", "decimals": 1}),
-        override("Restarts 1h", {"custom.displayMode": "color-text", **limited("restarts_in_1_hour")}),
-        override("Up for", {"unit": "dtdurations"}),
+        override("Memory", {"unit": "bytes", "custom.width": 85}),
+        override("CPU", {"unit": "percentunit", "decimals": 1, "custom.width": 70}),
+        override(
+            "Restarts 1h",
+            {"custom.displayMode": "color-text", "custom.width": 105, **limited("restarts_in_1_hour")},
+        ),
+        override("Up for", {"unit": "dtdurations", "custom.width": 150}),
     )

@@ -139,7 +139,11 @@ WORKER_UP = _gauge(
     "conveyor_worker_up", "1 if a live process fills the slot, else 0; none while it is scaled away.", "role", "worker"
 )
 WORKER_STATE = _gauge(
-    "conveyor_worker_state", "1 for what the worker does now; all 0 if it is down.", "role", "worker", "state"
+    "conveyor_worker_state",
+    "1 for what the worker does now; replaced for 10 s if the process before it died; all 0 if it is down.",
+    "role",
+    "worker",
+    "state",
 )
 WORKER_RESTARTS = _counter(
     "conveyor_worker_restarts_total", "Processes of the slot that were replaced.", "role", "worker", "reason"
