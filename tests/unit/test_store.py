@@ -113,9 +113,9 @@ def test_changes_are_made_all_or_none(store: Store) -> None:
 
 def test_a_transaction_that_somebody_leaves_by_an_exception_changes_nothing(store: Store) -> None:
     def leave() -> None:
-        with store.transaction() as db:
+        with store.transaction():
             store.write_run(RunRow("numbers"))
-            db.execute("INSERT INTO chunks VALUES (1, 0, 1, 0, 0, x'')")
+            store.write_chunks([chunk_row(1)])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
