@@ -47,13 +47,13 @@ class Directory:
         status, user = os.fstat(self._descriptor), os.geteuid()
         if status.st_uid != user:
             raise self.refusal(
-                f"it belongs to another user (uid {status.st_uid}), and its tasks would run as you (uid {user}); give a "
-                "folder of your own"
+                f"it belongs to another user (uid {status.st_uid}), and its tasks would run as you (uid {user}); "
+                "give a folder of your own"
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise self.refusal(
-                f"others may write into it (mode {stat.S_IMODE(status.st_mode):04o}), and its tasks run as you; take "
-                "that away with chmod go-w, or give another folder"
+                f"others may write into it (mode {stat.S_IMODE(status.st_mode):04o}), and its tasks run as you; "
+                "forbid them with chmod go-w, or give another folder"
             )
 
     def refusal(self, why: str) -> ConfigurationError:

@@ -143,10 +143,16 @@ def _elsewhere(was: ProducerPrint, new: ProducerPrint) -> str | None:
         return None
     for path in new.paths:
         there, here = Path(was.folder, path), Path(new.folder, path)
-        is_same = there.exists() and here.exists() and there.samefile(here)
-        if not is_same and (os.path.lexists(there) or os.path.lexists(here)):
+        if (os.path.lexists(there) or os.path.lexists(here)) and not _is_same(there, here):
             return f"{path!r}, an argument of {new.name}, was in the folder {was.folder}, and is in {new.folder}"
     return None
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one is not there, or may not be looked at
+        return False
 
 
 def _relative_paths(values: Iterable[object]) -> Iterator[str]:
