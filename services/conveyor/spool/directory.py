@@ -103,9 +103,8 @@ class Directory:
         header = self._read(TASKS, _HEADER_BYTES)
         if not header:
             return True
-        is_unmarked = header[_APPLICATION] in (bytes(4), APPLICATION_ID.to_bytes(4))
-        is_new = header.startswith(_MAGIC) and is_unmarked and header[100:].startswith(_NO_TABLES)
-        return is_new and not self._is_logged()
+        is_unmarked = header.startswith(_MAGIC) and header[_APPLICATION] == bytes(4)
+        return is_unmarked and header[100:].startswith(_NO_TABLES) and not self._is_logged()
 
     def _is_foreign(self) -> bool:
         """Return whether another program wrote the file, as far as can be told without opening it as a database."""

@@ -141,6 +141,8 @@ class Store:
 
     def _set_up(self, sync: str) -> None:
         db = self._db
+        # The folder's lock keeps others out, so SQLite need not: it saves the locks of each transaction, and a file.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         (self.version,) = db.execute("PRAGMA user_version").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -155,8 +157,6 @@ class Store:
         if not tables:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # in the file itself, for `folder.py`
-        # The folder's lock keeps others out, so SQLite need not: it saves the locks of each transaction.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {sync.upper()}")
         db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
