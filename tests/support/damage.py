@@ -120,7 +120,8 @@ def overwrite(path: Path, chance: random.Random) -> None:
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(chance.randrange(max(1, size)) & ~511)
-        file.write(chance.choice([chance.randbytes, bytes])(chance.choice([512, 4096, 65536])))
+        length = chance.choice([512, 4096, 65536])
+        file.write(chance.choice([chance.randbytes(length), bytes(length)]))
 
 
 def link(path: Path, chance: random.Random) -> None:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +65,7 @@ VALUES: list[Callable[[], object]] = [
     lambda: datetime.date(2026, 1, 2), lambda: range(3), lambda: range(4), lambda: Colour.RED, lambda: Colour.BLUE,
     lambda: Job("a"), lambda: Job("b"), lambda: Job("a", {"x", "y"}), lambda: Job("a", options={"x": 1}),
     lambda: Slotted(1), lambda: Slotted(2), lambda: OrderedDict(a=1), lambda: defaultdict(int, a=1),
-    lambda: defaultdict(list, a=1), lambda: read, lambda: read_all, lambda: len, lambda: int, lambda: Job,
+    lambda: Counter("a"), lambda: read, lambda: read_all, lambda: len, lambda: int, lambda: Job,
     lambda: Job("a").run, lambda: Job("b").run, lambda: functools.partial(read, "a"),
     lambda: functools.partial(read, "b"),
     lambda: CYCLE, lambda: DEEP, lambda: "\ud800", lambda: iter([1, 2]),

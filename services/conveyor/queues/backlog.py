@@ -43,6 +43,7 @@ WRITE_SECONDS = 0.1  # so late, at most, it is written what became of chunks
 MAX_UNWRITTEN_LEASES = CLOSED_LEASES // 2
 MAX_LEASES = CLOSED_LEASES - AHEAD_TASKS  # unwritten, of one slot; it may get as many more, of a task each, at a time
 RETRY_SECONDS = 0.5  # between attempts to write, while that is not possible
+MAX_AGE_SECONDS = 1e9  # some 30 years
 MAX_LETTERS = 100_000  # the oldest make room; arbitrary, some 100 MB
 
 
@@ -273,7 +274,7 @@ class Backlog:
             assert offset is not None  # it has no limit: what limits it is how much is loaded
             chunk = StoredChunk(
                 OWN_ARENA, 0, Codec(row.codec), row.tasks, offset, len(row.payload),
-                now_ns - int((now - row.put_at) * 1e9), row.tasks - been.tasks_done,
+                now_ns - _age_ns(now - row.put_at), row.tasks - been.tasks_done,
                 attempts=been.attempts or None, failures=been.failures or None, account=row.account, key=row.key,
             )  # fmt: skip
             chunk.done.extend(been.done)
@@ -372,6 +373,11 @@ class Backlog:
             commit_seconds=self.store.commit_seconds,
             trouble=self._trouble,
         )
+
+
+def _age_ns(seconds: float) -> int:
+    """Return the age of a task by a clock that may have been set since: not below 0, and not beyond what is sent."""
+    return int(min(max(0.0, seconds), MAX_AGE_SECONDS) * 1e9)
 
 
 def _unwritable(error: StoreError) -> OSError:
