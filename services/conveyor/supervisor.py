@@ -237,7 +237,7 @@ class Supervisor:
         self._tell_unsaid()
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if queue.spool is not None:
+        if queue.spool is not None and not queue.spool.is_gone:
             if self._ending is Ending.EXPIRED:
                 self._ending = Ending.SUSPENDED
         elif self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left

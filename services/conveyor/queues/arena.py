@@ -9,10 +9,12 @@ Who writes: the producer, into places that it has found free. It frees them when
 from __future__ import annotations
 
 import bisect
+import errno
 import mmap
 import os
 from collections.abc import Iterable
 
+from conveyor.errors import RunBrokenError
 from conveyor.queues.codec import Piece
 
 FIRST_BYTES = 1 << 20
@@ -101,7 +103,15 @@ class Arena:
 
     def _grow(self, size: int) -> None:
         end = max(FIRST_BYTES, 2 * self._gaps.end, self._gaps.end + _rounded(size))
-        os.truncate(self._descriptor, end)
+        try:
+            os.truncate(self._descriptor, end)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise RunBrokenError(
+                f"the shared memory for tasks cannot grow to {end:,} bytes, because the size of files is limited; "
+                "raise the limit (ulimit -f)"
+            ) from error
         self._gaps.grow(end)
         self.memory = memoryview(mmap.mmap(self._descriptor, end))
 

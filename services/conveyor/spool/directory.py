@@ -73,8 +73,7 @@ class Directory:
         for name in sorted(filter(_is_ours, names)):
             os.close(self.open(name, os.O_RDONLY))  # refuses what is no file of ours
         if TASKS in names and not self._is_blank():
-            if self._is_foreign():
-                raise self.refusal(f"{TASKS}: it is a database of another program; give another folder")
+            self._check_database()
             return False
         others = names - {LOCK, *_DATABASE}
         if not others and self._holds_pid():
@@ -106,11 +105,13 @@ class Directory:
         is_unmarked = header.startswith(_MAGIC) and header[_APPLICATION] == bytes(4)
         return is_unmarked and header[100:].startswith(_NO_TABLES) and not self._is_logged()
 
-    def _is_foreign(self) -> bool:
-        """Return whether another program wrote the file, as far as can be told without opening it as a database."""
+    def _check_database(self) -> None:
+        """Refuse a file that another program wrote, as far as can be told without opening it as a database."""
         header = self._read(TASKS, _HEADER_BYTES)
-        is_ours = header[_APPLICATION] == APPLICATION_ID.to_bytes(4) or self._is_logged()
-        return header.startswith(_MAGIC) and not is_ours
+        if not header.startswith(_MAGIC):
+            raise self.refusal(f"{TASKS}: file is not a database; nothing was changed, mend it or give another folder")
+        if header[_APPLICATION] != APPLICATION_ID.to_bytes(4) and not self._is_logged():
+            raise self.refusal(f"{TASKS}: it is a database of another program; give another folder")
 
     def _is_logged(self) -> bool:
         """Return whether the first page in the log is one of ours: it is not in the database itself yet."""
@@ -173,9 +174,13 @@ class Directory:
     def rename(self, name: str, other: str) -> None:
         os.rename(name, other, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
-    def is_gone(self) -> bool:
-        """Return whether the folder was removed."""
-        return os.fstat(self._descriptor).st_nlink == 0
+    def is_same(self, name: str, descriptor: int) -> bool:
+        """Return whether the file of this name is the one that is open."""
+        try:
+            there = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor))
 
     def size_bytes(self) -> int:
         """Return the size of all files of the spool. Safe from any thread."""

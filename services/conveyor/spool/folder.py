@@ -46,7 +46,7 @@ class Spool:
             self._directory = Directory(folder)
             is_new = self._directory.check_contents()  # before anything is opened for writing
             self._lock()
-            self._opened(TASKS, os.O_CREAT)  # so that nobody else may read it; SQLite would let them
+            self._tasks = self._opened(TASKS, os.O_CREAT)  # so that nobody else may read it; SQLite would let them
             self._store = Store(folder / TASKS, sync)
             if not is_new and not self._store.run().epoch and list(self._directory.shared()):
                 log.warning("the spool has lost its first start: it begins anew", extra=fields(folder=str(folder)))
@@ -192,6 +192,10 @@ class Spool:
         """Give back what was held back: the disk is full."""
         with contextlib.suppress(OSError):
             self.directory.remove(RESERVE)
+
+    def is_gone(self) -> bool:
+        """Return whether somebody has removed the database: what is written to it is gone when this process ends."""
+        return not self.directory.is_same(TASKS, self._tasks)
 
     def size_bytes(self) -> int:
         """Return the size of all files of the spool. Safe from any thread."""
