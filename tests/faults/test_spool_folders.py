@@ -212,6 +212,25 @@ def test_a_limit_of_the_size_of_files_is_told(tmp_path: Path, most: int) -> None
     assert "File too large" in said or "disk" in said
 
 
+def test_a_limit_that_is_reached_later_is_as_a_full_disk(tmp_path: Path) -> None:
+    tasks, said, printed = 12_000, tmp_path / "said", tmp_path / "printed"
+    typed = f"run {WORKLOADS}:bulky folder={tmp_path} tasks={tasks} size=2000 --spool {tmp_path / 'spool'}"
+    with printed.open("wb") as output, said.open("wb") as errors:
+        process = subprocess.Popen(
+            ["sh", "-c", f"ulimit -f 20000; exec {sys.executable} -m conveyor {typed}"],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment(tmp_path),
+        )  # fmt: skip
+        try:
+            wait_for("the limit", lambda: b"the spool cannot be written: producers wait" in said.read_bytes())
+            (tmp_path / "release").touch()
+            assert process.wait(60) == 0, said.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert sorted(map(int, printed.read_text().split())) == list(range(tasks))
+    assert "Traceback" not in said.read_text()
+
+
 def test_a_removed_working_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     ended = subprocess.run(

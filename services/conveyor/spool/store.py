@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import sqlite3
 import struct
 import time
@@ -161,6 +162,9 @@ class Store:
         db.execute(f"PRAGMA synchronous = {sync.upper()}")
         db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if most >= 0:  # then the database is full before its log can no longer be written back into it
+            db.execute(f"PRAGMA max_page_count = {max(1, most // _found(db.execute('PRAGMA page_size')))}")
         db.create_function("seal", -1, _seal, deterministic=True)
         if not tables:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
