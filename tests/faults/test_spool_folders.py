@@ -214,12 +214,13 @@ def test_a_limit_of_the_size_of_files_is_told(tmp_path: Path, most: int) -> None
 
 def test_a_limit_that_is_reached_later_is_as_a_full_disk(tmp_path: Path) -> None:
     tasks, said, printed = 12_000, tmp_path / "said", tmp_path / "printed"
-    typed = f"run {WORKLOADS}:bulky folder={tmp_path} tasks={tasks} size=2000 --spool {tmp_path / 'spool'}"
+    typed = ("run", f"{WORKLOADS}:bulky", f"folder={tmp_path}", f"tasks={tasks}", "size=2000")
     with printed.open("wb") as output, said.open("wb") as errors:
-        process = subprocess.Popen(
-            ["sh", "-c", f"ulimit -f 20000; exec {sys.executable} -m conveyor {typed}"],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment(tmp_path),
-        )  # fmt: skip
+        with file_size(20 << 20):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "conveyor", *typed, "--spool", str(tmp_path / "spool")],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment(tmp_path),
+            )  # fmt: skip
         try:
             wait_for("the limit", lambda: b"the spool cannot be written: producers wait" in said.read_bytes())
             (tmp_path / "release").touch()
