@@ -158,6 +158,10 @@ def test_more_producers_or_fewer_are_others() -> None:
     assert difference([one, two], [two, one], {}) is None
 
 
+def test_an_argument_that_holds_itself_is_no_matter() -> None:
+    assert not differs(printed(CYCLE, DEEP), printed(CYCLE, DEEP))
+
+
 def test_what_has_put_nothing_may_be_called_with_anything() -> None:
     assert difference([printed("a")], [printed("b")], {}) is None
 

@@ -27,6 +27,7 @@ from conveyor.queues.codec import show
 
 ITSELF = "(the object that is called)"
 MAX_SHOWN = 60  # characters of a value
+MAX_DEPTH = 5  # of containers in which names of files are looked for; one may hold itself
 MAX_LOOKED_AT = 1000  # texts that may be names of files; arbitrary, each costs a look at the disk
 _ATOMS = frozenset((int, float, complex, bool, type(None), str))
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type)
@@ -155,18 +156,18 @@ def _is_same(path: Path, other: Path) -> bool:
         return False
 
 
-def _relative_paths(values: Iterable[object]) -> Iterator[str]:
+def _relative_paths(values: Iterable[object], depth: int = 0) -> Iterator[str]:
     """Yield the texts, in containers too, that may be the names of files."""
-    for value in values:
+    for value in values if depth < MAX_DEPTH else ():
         match value:
             case str() | bytes() | PurePath():
                 text = os.fsdecode(value)
                 if 0 < len(text) < 4096 and not text.startswith("/") and text.isprintable():
                     yield text
             case tuple() | list() | set() | frozenset():
-                yield from _relative_paths(value)
+                yield from _relative_paths(value, depth + 1)
             case dict():
-                yield from _relative_paths(value.values())
+                yield from _relative_paths(value.values(), depth + 1)
 
 
 # -- digests ---------------------------------------------------------------------------------------------------
