@@ -108,11 +108,12 @@ def flip_bits(path: Path, chance: random.Random) -> None:
 
 
 def flip_a_bit_that_counts(path: Path, chance: random.Random) -> None:
-    """Flip one among those that are not in a word of zeros. Not in the ledger, whose counts nothing confirms."""
+    """Flip some among those that are not in a byte of zeros. Not in the ledger, whose counts nothing confirms."""
     content = bytearray(path.read_bytes())
     places = [place for place, byte in enumerate(content) if byte]
-    if places and not path.name.startswith("ledger"):
-        content[chance.choice(places)] ^= 1 << chance.randrange(8)
+    for _ in range(chance.choice([1, 1, 4, 16])):
+        if places and not path.name.startswith("ledger"):
+            content[chance.choice(places)] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
 
 
@@ -160,6 +161,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
         give_away, take_from_first,
     )
 }  # fmt: skip
+COMMON = ["flip_a_bit_that_counts"] * 12  # as often as half of all others together: it is what is least easily seen
 PRIVATE = {"open to all", "another user's"}
 
 
@@ -167,7 +169,7 @@ def damage(spool: Path, chance: random.Random) -> str:
     """Damage a spool; return how."""
     told = []
     for _ in range(chance.choice([1, 1, 2])):
-        kind = chance.choice([*DAMAGES, *DAMAGES, "foreign files", "all of the first start", *PRIVATE])
+        kind = chance.choice([*DAMAGES, *DAMAGES, *COMMON, "foreign files", "all of the first start", *PRIVATE])
         paths = [path for path in sorted(spool.iterdir()) if path.is_file() and not path.is_symlink()]
         paths = [path for path in paths if path.name not in FOREIGN and path.stat().st_uid == os.geteuid()]
         of_interest = [path for path in paths if path.name.startswith(("tasks.db", "ledger-", "leases-"))]
