@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from conveyor import sockets, steering
-from conveyor.errors import ConfigurationError, ControlError
+from conveyor import deadletters, sockets, steering
+from conveyor.errors import ConfigurationError, ControlError, ConveyorError
 from conveyor.snapshot import RunStatistics, from_plain
 
 ANSWER_SECONDS = 5.0  # for one that does not answer
@@ -77,13 +77,24 @@ def dead(verb: str, words: Sequence[str], pid: int | None) -> Iterator[dict[str,
     """Have a run list its dead letters, or show, retry or purge some; return them, or what was done."""
     if verb == "list":
         return _listed(pid)
-    did = []
+    if verb == "show":
+        return iter(ask(f"dead show {' '.join(words)}", pid)[steering.LETTERS])  # type: ignore[call-overload, no-any-return]
+    number, did, troubles = 0, deadletters.DID[verb], list[str]()
+    pid = find(pid)  # of all that follows
     for at in range(0, len(words), MAX_NUMBERS):
-        answer = ask(" ".join(("dead", verb, *words[at : at + MAX_NUMBERS])), pid)
-        if verb == "show":
-            return iter(answer[steering.LETTERS])  # type: ignore[call-overload, no-any-return]
-        did.append(str(answer[steering.DID]))
-    return "\n".join(did)
+        rest = " ".join(words[at : at + MAX_NUMBERS])
+        while rest:
+            try:
+                answer: Any = ask(f"dead {verb} {rest}", pid)
+            except ConveyorError as error:
+                if not number:
+                    raise
+                raise ControlError(f"{number} {did}, and then: {error}") from error
+            number, rest = number + answer["number"], answer["rest"]
+            troubles += filter(None, [answer["trouble"]])
+    if troubles:
+        raise ControlError(f"{number} {did}, but not all: {troubles[-1]}")
+    return f"{number} {did}"
 
 
 def _listed(pid: int | None) -> Iterator[dict[str, Any]]:

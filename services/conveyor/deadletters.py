@@ -6,23 +6,73 @@ and changed there.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conveyor.errors import ConfigurationError, ControlError
+from conveyor.errors import ConfigurationError, ControlError, LetterUnkeptError
 from conveyor.queues.letters import Cause, DeadLetter, DeadLetters
 
 ALL = "all"
+_SOME_OF_ALL = re.compile(r"all:([0-9]{1,18}):([0-9]{1,18})")
+"""How a client asks for the rest of all: those with numbers above the first, up to the second."""
 MAX_SHOWN = 120  # characters of a line
+DID = {"retry": "tried again", "purge": "forgotten"}
+SLICE_SECONDS = 0.05  # of the loop's time, for the letters of one request; the client asks again for the rest
+SLICE_LETTERS = 1000  # that are forgotten at a time, which is one change to the spool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slice:
+    """What a request did with the dead letters that it names, in the time that it may take."""
+
+    number: int
+    """Of the letters that were done with."""
+    rest: str
+    """What to ask for next; empty if that was all."""
+    trouble: str = ""
+    """Why some were not done with."""
+
+
+def in_slices(words: Sequence[str], letters: DeadLetters, act: Callable[[Sequence[int]], int], most: int) -> Slice:
+    """Act on letters that somebody has named, some at a time, while there is time. Raises `ControlError`.
+
+    What goes wrong is raised only if nothing was done before it: else the client would not hear of that.
+    """
+    numbers, done, trouble, until = chosen(words, letters), 0, "", time.monotonic() + SLICE_SECONDS
+    for at in range(0, len(numbers), most):
+        if at and time.monotonic() > until:
+            return Slice(done, _rest(words, numbers, at), trouble)
+        try:
+            done += act(numbers[at : at + most])
+        except LetterUnkeptError as error:  # that one will never be, the others may
+            trouble = str(error)
+        except ControlError as error:
+            if not done:
+                raise
+            return Slice(done, "", str(error))
+    if trouble and not done:
+        raise ControlError(trouble)
+    return Slice(done, "", trouble)
+
+
+def _rest(words: Sequence[str], numbers: Sequence[int], at: int) -> str:
+    if words[0].startswith(ALL):
+        return f"{ALL}:{numbers[at - 1]}:{numbers[-1]}"
+    return " ".join(map(str, numbers[at:]))
 
 
 def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
     """Return the numbers of letters that somebody has named. Raises `ConfigurationError`."""
     if list(words) == [ALL]:
         return list(every)
+    if len(words) == 1 and (some := _SOME_OF_ALL.fullmatch(words[0])):
+        return list(every[bisect.bisect(every, int(some[1])) : bisect.bisect(every, int(some[2]))])
     if not words or not all(word.isascii() and word.isdecimal() for word in words):
         raise ConfigurationError(
             f"dead: {' '.join(words)!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"

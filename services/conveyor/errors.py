@@ -27,8 +27,16 @@ class TaskNotPicklableError(ConveyorError):
     """A producer yielded a value that cannot travel to another process."""
 
 
+class TaskTooLargeError(ConveyorError):
+    """A producer yielded a value that is larger than the queue can keep."""
+
+
 class ControlError(ConveyorError):
     """No run answers on the control socket, or it answers nonsense."""
+
+
+class LetterUnkeptError(ControlError):
+    """A dead letter cannot be tried again, because its task could not be kept; others can."""
 
 
 class TaskFailedError(ConveyorError):

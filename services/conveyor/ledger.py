@@ -51,6 +51,7 @@ _DONE = _WAITS + len(_WAIT_EDGES) + 1  # tasks that succeeded
     _LEASE_END, _ABANDONED, _LEASE, _HALT, _VOID, _STOP, _PUT, _OFFERED, _STATE, _HEARTBEAT, _TASK_BEGAN,
     _TASK_TIME, _WAIT_TIME, _BUSY, _BLOCKED, _LEAVE, _RETRIED, _BASE,
 ) = range(_DONE + 1, _DONE + 19)  # fmt: skip
+_STAMP = 1  # of the header: the second word; the first is the order
 _READ = _BASE + 1  # words of a row that `Row.read` reads; those of error classes and closed leases lie behind
 # Failed tasks by the class of their exception: the one that is being counted, then names with their counts.
 _ERROR = _READ
@@ -289,8 +290,9 @@ class Row:
 
     def _note(self, number: int, done: int, flaw: Flaw) -> None:
         """Keep what a lease came to, for a supervisor that comes after the death of all: see `outcome`."""
-        word = (number & _LOW) << _HALT_TASKS | flaw << _CLOSED_DONE | done
-        self._words[_CLOSED + number % CLOSED_LEASES] = word
+        came_to = flaw << _CLOSED_DONE | done
+        # The sum, and not the number alone: so a bit that a disk has changed makes it another lease's note.
+        self._words[_CLOSED + number % CLOSED_LEASES] = (number + came_to & _LOW) << _HALT_TASKS | came_to
 
     def resume_busy(self, now_ns: int) -> None:
         self._resume(_BUSY, now_ns)
@@ -469,7 +471,7 @@ class Row:
     def closed(self, number: int) -> Closed | None:
         """Return what is noted of a lease, or None if nothing is."""
         word = self._words[_CLOSED + number % CLOSED_LEASES]
-        if not word or word >> _HALT_TASKS != number & _LOW:
+        if not word or (word >> _HALT_TASKS) - word & _LOW != number & _LOW:
             return None
         return Closed(word & ((1 << _CLOSED_DONE) - 1), Flaw(word >> _CLOSED_DONE & 3))
 
@@ -485,6 +487,20 @@ class Row:
         if noted and noted.flaw and passed > noted.done:
             return noted
         return Closed(passed, Flaw.NONE)
+
+    def is_torn(self) -> bool:
+        """Return whether no process can have left the row like this. For one that was read from a file."""
+        words = self._words
+        succeeded = sum(words[_SUCCEEDED:_FAILED])
+        is_known = words[_STATE] < len(_STATES) and not any(words[_READ:_CLOSED])
+        return not is_known or not 0 <= words[_DONE] - succeeded < 1 << 32
+
+    def convert_notes(self) -> None:
+        """Put what is noted of leases as format 1 of the spool had it, the number alone, as it is noted now."""
+        for at in range(_CLOSED, WORDS_PER_ROW):
+            word = self._words[at]
+            if word:
+                self._words[at] = ((word >> _HALT_TASKS) + word & _LOW) << _HALT_TASKS | word & _LOW
 
 
 def processed_in(totals: bytes) -> int:
@@ -535,6 +551,11 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def stamp(self) -> int:
+        """That of the ledger."""
+        return self._words[_STAMP]
+
     @overload
     def __getitem__(self, index: int) -> Row: ...
     @overload
@@ -579,6 +600,15 @@ class Ledger:
     def order(self, order: Order) -> None:
         """For the supervisor alone."""
         self._words[0] = order
+
+    @property
+    def stamp(self) -> int:
+        """Which start of a spool it is of; 0 without one. Written by the supervisor before the first worker starts."""
+        return self._words[_STAMP]
+
+    @stamp.setter
+    def stamp(self, stamp: int) -> None:
+        self._words[_STAMP] = stamp
 
     def __reduce__(self) -> tuple[object, ...]:
         return Ledger, (self._slots, self._memory)

@@ -251,7 +251,7 @@ class Pipeline:
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             starter = stack.enter_context(contextlib.closing(Starter(settings.start_method, self._modules())))
             spool = _spool(settings, stack)
-            restored = spool.begin(self.name, self._places(), self._ledger_rows()) if spool is not None else None
+            restored = self._restored(spool) if spool is not None else None
             ledger = Ledger(self._ledger_rows()) if spool is None else spool.ledger
             queue: TaskQueue = KINDS[self.queue](
                 Setup(
@@ -347,6 +347,16 @@ class Pipeline:
     @property
     def _bounds(self) -> Bounds:
         return Bounds.of(self.consumers)
+
+    def _restored(self, spool: Spool) -> Restored:
+        """Return what an earlier start left in the spool. Raises `ConfigurationError` if it is of other producers."""
+        from conveyor.spool.fingerprint import of_producer
+
+        prints = [
+            of_producer(name, p.function, p.args, p.kwargs, is_anew=p.resume == "anew")
+            for name, p in zip(self._producer_names(), self.producers, strict=True)
+        ]
+        return spool.begin(self.name, self._places(), self._ledger_rows(), prints)
 
     def _producer_names(self) -> list[str]:
         return [producer.name or f"producer-{n}" for n, producer in enumerate(self.producers, start=1)]

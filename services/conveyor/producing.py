@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
 from typing import Any
 
-from conveyor.errors import TaskNotPicklableError
+from conveyor.errors import TaskNotPicklableError, TaskTooLargeError
 from conveyor.interruptions import Interruptions, leave_fork
 from conveyor.ledger import Row
 from conveyor.queues import codec
@@ -85,6 +85,8 @@ class Production:
             _watched_forks.append(True)
             os.register_at_fork(after_in_child=_come_back)
         self._trouble: BaseException | None = None
+        self._offered = 0
+        """Tasks."""
 
     def run(self, iterator: Iterator[object]) -> None:
         """Put all that the iterator yields. Raises what it raises, once all that it had yielded before is put."""
@@ -226,12 +228,15 @@ class Production:
     def _chunks(self, tasks: Sequence[Any]) -> Iterator[Chunk]:
         now_ns = _now_ns()
         if self._gathered_codec is Codec.BUFFERS:
-            yield codec.large(tasks, now_ns)
+            chunk = codec.large(tasks, now_ns)
+            yield from [chunk] if self._fits(chunk) else (codec.large([task], now_ns) for task in tasks)
             return
         if self._gathered_codec is Codec.PLAIN:
             try:
-                yield codec.plain(tasks, now_ns)
-                return
+                chunk = codec.plain(tasks, now_ns)
+                if self._fits(chunk):
+                    yield chunk
+                    return
             except NotPlainError:
                 self._codec, self._plain_in_a_row = Codec.APART, 0
         ready, size = list[bytes](), 0
@@ -262,9 +267,22 @@ class Production:
             self._refuse(error)
             return None
 
+    def _fits(self, chunk: Chunk) -> bool:
+        """Return whether the queue can keep the chunk."""
+        return self._outlet.max_bytes is None or chunk.size <= self._outlet.max_bytes
+
     def _offer(self, chunk: Chunk) -> None:
-        """Put a chunk, however long that takes; the time without room is counted."""
+        """Put a chunk, however long that takes; the time without room is counted.
+
+        Raises `TaskTooLargeError` for one that the queue could never keep: to wait for room would be for ever.
+        """
         row, outlet = self._row, self._outlet
+        if not self._fits(chunk):
+            raise TaskTooLargeError(
+                f"task {self._offered + 1:,} of those that it yielded in this start takes {chunk.size:,} bytes, and a "
+                f"spool keeps at most {outlet.max_bytes:,} in one task; yield smaller ones, or run without a spool"
+            )
+        self._offered += chunk.count
         if not outlet.counts_puts:
             row.offer()
         if not outlet.offer(chunk, 0.0):

@@ -155,7 +155,12 @@ def _path(text: str) -> Path:
 def _folder(text: str) -> Path:
     if not text:
         raise ValueError("the path of a folder")
-    return Path(text)
+    folder = Path(text)
+    try:
+        folder.absolute()
+    except FileNotFoundError:
+        raise ValueError("an absolute path, because the working directory was removed") from None
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,8 @@ class SpoolStatistics:
     """Spent in all commits together."""
     trouble: str | None
     """Why nothing can be written now, if that is so."""
+    is_gone: bool = False
+    """It was removed while the run went on, so nothing of it outlives the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,16 @@ exit code that the client should leave with. Called in the supervisor's loop, so
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from conveyor import deadletters, settings
 from conveyor.errors import ConfigurationError, ConveyorError
+from conveyor.logs import fields
 from conveyor.scaling import Bounds
 from conveyor.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
 
 Answer = dict[str, object]
 
@@ -82,9 +86,11 @@ def _dead(supervisor: Supervisor, words: Sequence[str]) -> Answer:
         case "show":
             return {LETTERS: [deadletters.as_plain(deadletters.found(letters, deadletters.number_of(others)))]}
         case "retry":
-            return {DID: f"{supervisor.revive(deadletters.chosen(others, letters))} tried again"}
+            revived = deadletters.in_slices(others, letters, supervisor.revive, 1)
+            log.info("dead letters are tried again", extra=fields(number=revived.number))
+            return dataclasses.asdict(revived)
         case "purge":
-            return {DID: f"{letters.remove(deadletters.chosen(others, letters))} forgotten"}
+            return dataclasses.asdict(deadletters.in_slices(others, letters, letters.remove, deadletters.SLICE_LETTERS))
     raise ConfigurationError(f"dead: {verb!r} is not allowed; give list, show, retry or purge")
 
 

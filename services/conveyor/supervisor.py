@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from conveyor import messages
 from conveyor.crew import Crew
-from conveyor.errors import ConfigurationError, ControlError, ConveyorError
+from conveyor.errors import ConfigurationError, ControlError, ConveyorError, LetterUnkeptError
 from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
@@ -207,14 +207,12 @@ class Supervisor:
             if letter is None:
                 continue
             if not letter.payload:
-                raise ControlError(f"dead letter {number} cannot be tried again: its task could not be kept")
+                raise LetterUnkeptError(f"dead letter {number} cannot be tried again: its task could not be kept")
             try:
                 self._plan.queue.revive(letter)
             except OSError as error:
                 raise ControlError(f"dead letter {number} cannot be tried again: {error.strerror}") from error
             revived += 1
-        if revived:
-            log.info("dead letters are tried again", extra=fields(number=revived))
         return revived
 
     def _check_steerable(self, done: str) -> None:
@@ -252,7 +250,7 @@ class Supervisor:
         self._tell_unsaid()
         self._roster.settle_doubts()
         queue = self.statistics().queue
-        if queue.spool is not None:
+        if queue.spool is not None and not queue.spool.is_gone:
             if self._ending is Ending.EXPIRED:
                 self._ending = Ending.SUSPENDED
         elif self._ending is not Ending.EXPIRED:  # nobody is left who could do what is left

@@ -101,7 +101,7 @@ def test_another_number_of_consumers_goes_on_with_the_same_totals(tmp_path: Path
         wait_for("all that there is", lambda: run.status().total("processed") == 400)
         kill_all(run, at_once=True)
     (tmp_path / "gate").touch()
-    with spooled(tmp_path, 2, "tasks=300", consumers=consumers) as run:
+    with spooled(tmp_path, 2, "tasks=300", "gate_at=200", consumers=consumers) as run:
         assert run.wait() == 0
         assert (run.report["produced"], run.report["processed"]) == (600, 600)
     assert Account(tmp_path).twice() == []
@@ -133,7 +133,7 @@ def test_a_killed_producer_goes_on_at_the_next_start(tmp_path: Path) -> None:
         (tmp_path / "gate").touch()
         assert run.wait() == 3
         assert (run.report["produced"], run.report["processed"]) == (400, 400)
-    with spooled(tmp_path, 2) as run:
+    with spooled(tmp_path, 2, "gate_at=100") as run:
         assert run.wait() == 0
         assert (run.report["produced"], run.report["processed"]) == (600, 600)
     assert Account(tmp_path).twice() == []

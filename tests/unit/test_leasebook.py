@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from conveyor.ledger import CLOSED_LEASES
-from conveyor.spool.leasebook import Entry, LeaseBook
+from conveyor.spool.leasebook import Entry, LeaseBook, TornError
 
 SLOTS = 3
 
@@ -101,3 +101,44 @@ def test_a_copy_is_not_the_file(file: int) -> None:
     copy = LeaseBook(file, is_copy=True)
     copy.write(0, entry(1))
     assert list(LeaseBook(file).read(0, 0)) == []
+
+
+# -- what a disk or a power cut can do to it ---------------------------------------------------------------------
+
+
+STAMP = 0xFEDCBA9876543211
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    descriptor = os.memfd_create("leases")
+    os.truncate(descriptor, LeaseBook.size(2))
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_the_book_of_another_start_is_not_read(memory: int) -> None:
+    LeaseBook(memory, stamp=STAMP).write(1, Entry(5, 1, 0, 10))
+    assert list(LeaseBook(memory, stamp=STAMP, is_copy=True).read(1, 0)) == [Entry(5, 1, 0, 10)]
+    with pytest.raises(TornError, match="not of this start"):
+        LeaseBook(memory, stamp=STAMP + 2, is_copy=True)
+    os.truncate(memory, LeaseBook.size(1))
+    with pytest.raises(TornError, match="not of this start"):
+        LeaseBook(memory, stamp=STAMP, is_copy=True)
+
+
+@pytest.mark.parametrize("bit", range(0, 4 * 64, 7))
+def test_an_entry_of_which_one_bit_has_changed_is_not_believed(memory: int, bit: int) -> None:
+    LeaseBook(memory, stamp=STAMP).write(1, Entry(5, 1, 0, 10))
+    place = LeaseBook.size(1) - 8 + 5 * 32 + bit // 8
+    (byte,) = os.pread(memory, 1, place)
+    os.pwrite(memory, bytes([byte ^ 1 << bit % 8]), place)
+    with pytest.raises(TornError, match="an entry in the book of leases is torn"):
+        list(LeaseBook(memory, stamp=STAMP, is_copy=True).read(1, 0))
+
+
+def test_an_entry_in_the_place_of_another_slots_is_not_believed(memory: int) -> None:
+    LeaseBook(memory, stamp=STAMP).write(0, Entry(5, 1, 0, 10))
+    os.pwrite(memory, os.pread(memory, 32, 5 * 32), LeaseBook.size(1) - 8 + 5 * 32)
+    with pytest.raises(TornError):
+        list(LeaseBook(memory, stamp=STAMP, is_copy=True).read(1, 0))

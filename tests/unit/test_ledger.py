@@ -641,3 +641,31 @@ def test_watches_go_on_where_the_clock_is_younger_than_what_they_have_counted() 
 def test_no_watch_reads_backwards_for_who_looked_at_the_clock_before_it_began(row: Row) -> None:
     row.resume_busy(5 * SECOND)
     assert row.read(5 * SECOND - 1).busy_ns == 0
+
+
+# -- what a file holds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_a_note_of_which_one_bit_has_changed_is_of_no_lease(bit: int) -> None:
+    ledger = Ledger(1)
+    row, words = ledger.rows[0], ledger._words
+    row.close_for_dead(5, Closed(3, Flaw.FINAL))
+    (at,) = [index for index, word in enumerate(words) if word]
+    words[at] ^= 1 << bit
+    assert row.closed(5) is None
+
+
+def test_a_row_that_no_process_can_have_left_is_known() -> None:
+    ledger = Ledger(1)
+    row, words = ledger.rows[0], ledger._words[256:]
+    assert not row.is_torn()
+    row.done[0] = 7
+    row.time_tasks(5, 1)
+    assert not row.is_torn()  # those of the stride that is under way have no bucket yet
+    row.time_tasks(3, 1)
+    assert row.is_torn()
+    row.done[0] = 8
+    assert not row.is_torn()
+    words[120] = 1
+    assert row.is_torn()

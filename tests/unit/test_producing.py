@@ -39,6 +39,7 @@ class FakeOutlet:
 
     def __init__(self, wanted: int = MANY, *, counts_puts: bool = True) -> None:
         self.counts_puts = counts_puts
+        self.max_bytes: int | None = None
         self.want = wanted
         self.refusals = 0
         self.accepted: list[Accepted] = []

@@ -13,6 +13,7 @@ import pytest
 
 from conveyor.queues.codec import Codec
 from conveyor.queues.letters import Cause
+from conveyor.spool import store as module
 from conveyor.spool.recovery import Progress
 from conveyor.spool.store import SHRINK_PAGES, VERSION, Changes, RunRow, Store, StoreError
 from support.spools import chunk_row, letter, slot_row
@@ -113,9 +114,9 @@ def test_changes_are_made_all_or_none(store: Store) -> None:
 
 def test_a_transaction_that_somebody_leaves_by_an_exception_changes_nothing(store: Store) -> None:
     def leave() -> None:
-        with store.transaction() as db:
+        with store.transaction():
             store.write_run(RunRow("numbers"))
-            db.execute("INSERT INTO chunks VALUES (1, 0, 1, 0, 0, x'')")
+            store.write_chunks([chunk_row(1)])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -219,3 +220,52 @@ def test_a_folder_in_its_place_is_refused(path: Path) -> None:
     path.mkdir()
     with pytest.raises(StoreError, match="unable to open"):
         Store(path, "normal")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "chunks SET payload = x'00'", "chunks SET tasks = tasks + 1", "chunks SET codec = 1", "chunks SET key = 7",
+        "chunks SET put_at = 0", "progress SET done = '[[0, 2]]'", "slots SET put = put - 1", "slots SET settled = 9",
+        "slots SET is_finished = 1", "slots SET words = x'01'", "letters SET payload = x'01'", "letters SET task = ''",
+        """run SET value = '{"name": "other"}'""",
+    ],
+)  # fmt: skip
+def test_a_row_that_is_not_what_was_written_is_found(path: Path, change: str) -> None:
+    """The structure of the file is sound, so SQLite itself finds nothing."""
+    with contextlib.closing(Store(path, "normal")) as store:
+        store.write(
+            Changes(
+                chunks=[chunk_row(1)],
+                slots=[slot_row("producer-1", 0)],
+                progress={1: Progress([(0, 1)])},
+                letters=[letter()],
+                run=RunRow("numbers"),
+            )
+        )
+        store.write(Changes(puts={0: 10}, settled={0: 3}))  # which change a row in part
+    with contextlib.closing(Store(path, "normal")):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE {change}")
+        db.commit()
+    with pytest.raises(StoreError, match=f"it is damaged: its {change.split()[0]} are not what was written"):
+        Store(path, "normal")
+
+
+def test_a_chunk_of_a_store_too_large_to_be_checked_is_checked_when_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CHECKED_BYTES", 0)
+    with contextlib.closing(Store(path, "normal")) as store:
+        store.write(Changes(chunks=[chunk_row(1), chunk_row(2)]))
+        store._db.execute("UPDATE chunks SET payload = x'00' WHERE key = 2")
+    with contextlib.closing(Store(path, "normal")) as store:
+        assert [chunk.key for chunk in store.load(0, 1, 10)] == [1]
+        with pytest.raises(StoreError, match="it is damaged: chunk 2 is not what was written"):
+            store.load(1, 1, 10)
+
+
+def test_what_is_deleted_is_not_overwritten(store: Store) -> None:
+    """Else each large task is written three times, where SQLite is built to do that."""
+    assert store._db.execute("PRAGMA secure_delete").fetchone() == (0,)

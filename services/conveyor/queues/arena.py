@@ -11,8 +11,10 @@ from __future__ import annotations
 import bisect
 import mmap
 import os
+import resource
 from collections.abc import Iterable
 
+from conveyor.errors import RunBrokenError
 from conveyor.queues.codec import Piece
 
 FIRST_BYTES = 1 << 20
@@ -88,7 +90,8 @@ class Arena:
             return None
         offset = self._gaps.take(size)
         if offset is None:
-            self._grow(size)
+            if not self._grow(size):
+                return None
             offset = self._gaps.take(size)
             assert offset is not None
         self._held += size
@@ -99,11 +102,24 @@ class Arena:
         self._held -= size
         self._gaps.give(offset, size)
 
-    def _grow(self, size: int) -> None:
-        end = max(FIRST_BYTES, 2 * self._gaps.end, self._gaps.end + _rounded(size))
+    def _grow(self, size: int) -> bool:
+        """Have room for so much more; return False if the system allows no more and chunks will be freed."""
+        least = self._gaps.end + _rounded(size)
+        end = max(FIRST_BYTES, 2 * self._gaps.end, least)
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]  # counts for memory that has no file too
+        if 0 <= most < end:
+            end = most & -_ALIGNMENT
+        if end < least and self._held and self._limit != NO_LIMIT:
+            return False
+        if end < least:
+            raise RunBrokenError(
+                f"the shared memory for tasks cannot grow to {least:,} bytes: files may have {most:,} at most; "
+                "raise the limit (ulimit -f)"
+            )
         os.truncate(self._descriptor, end)
         self._gaps.grow(end)
         self.memory = memoryview(mmap.mmap(self._descriptor, end))
+        return True
 
 
 class Window:

@@ -43,6 +43,8 @@ WRITE_SECONDS = 0.1  # so late, at most, it is written what became of chunks
 MAX_UNWRITTEN_LEASES = CLOSED_LEASES // 2
 MAX_LEASES = CLOSED_LEASES - AHEAD_TASKS  # unwritten, of one slot; it may get as many more, of a task each, at a time
 RETRY_SECONDS = 0.5  # between attempts to write, while that is not possible
+GONE = "the spool was removed: what is left of the tasks ends with this run"
+MAX_AGE_SECONDS = 1e9  # some 30 years
 MAX_LETTERS = 100_000  # the oldest make room; arbitrary, some 100 MB
 
 
@@ -88,6 +90,7 @@ class Backlog:
         self._is_to_try = False
         """In trouble, it is time to see whether all can be written again."""
         self._waits_to_try = False
+        self._is_gone = False
         self._ended: set[int] = set()
         """The rows of producers whose work is over and whose last chunks may not be written."""
         self.letters = LettersInSpool(self)
@@ -273,7 +276,7 @@ class Backlog:
             assert offset is not None  # it has no limit: what limits it is how much is loaded
             chunk = StoredChunk(
                 OWN_ARENA, 0, Codec(row.codec), row.tasks, offset, len(row.payload),
-                now_ns - int((now - row.put_at) * 1e9), row.tasks - been.tasks_done,
+                now_ns - _age_ns(now - row.put_at), row.tasks - been.tasks_done,
                 attempts=been.attempts or None, failures=been.failures or None, account=row.account, key=row.key,
             )  # fmt: skip
             chunk.done.extend(been.done)
@@ -354,6 +357,9 @@ class Backlog:
 
     def _write_now(self) -> None:
         self._has_timer = False
+        if not self._is_gone and self._spool.is_gone():
+            self._is_gone = True
+            log.error(GONE, extra=fields(folder=str(self._spool.folder)))
         self._is_late = True
         self._write_again()
 
@@ -371,7 +377,13 @@ class Backlog:
             commits=self.store.commits,
             commit_seconds=self.store.commit_seconds,
             trouble=self._trouble,
+            is_gone=self._is_gone,
         )
+
+
+def _age_ns(seconds: float) -> int:
+    """Return the age of a task by a clock that may have been set since: not below 0, and not beyond what is sent."""
+    return int(min(max(0.0, seconds), MAX_AGE_SECONDS) * 1e9)
 
 
 def _unwritable(error: StoreError) -> OSError:

@@ -104,7 +104,8 @@ class LeasedTaskQueue:
         self._credit.open(arena)
         self._loop.watch(ours.fileno(), functools.partial(self._on_producer, arena, memory, ours))
         self._handed_over[slot] = [theirs]
-        return LeasedOutlet(theirs, Descriptor(memory.descriptor), self._limit_bytes)
+        max_bytes = self._backlog.store.max_payload_bytes if self._backlog is not None else None
+        return LeasedOutlet(theirs, Descriptor(memory.descriptor), self._limit_bytes, max_bytes)
 
     def intake(self, slot: int) -> Intake:
         if self._backlog is not None:
@@ -469,4 +470,5 @@ class LeasedTaskQueue:
 
 
 def _seconds_since(then_ns: int | None) -> float:
-    return (time.monotonic_ns() - then_ns) / 1e9 if then_ns is not None else 0.0
+    # Not below 0: when a task of an earlier start was put is known by a clock that may have been set back since.
+    return max(0.0, (time.monotonic_ns() - then_ns) / 1e9) if then_ns is not None else 0.0

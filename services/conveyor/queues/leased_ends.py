@@ -74,8 +74,10 @@ class LeasedOutlet:
 
     counts_puts = True
 
-    def __init__(self, line: Descriptor, memory: Descriptor, limit_bytes: int) -> None:
-        self._given = line, memory, limit_bytes
+    def __init__(self, line: Descriptor, memory: Descriptor, limit_bytes: int, max_bytes: int | None = None) -> None:
+        """Put into this memory at most so many bytes at a time; `max_bytes` is the largest chunk that can be kept."""
+        self._given = line, memory, limit_bytes, max_bytes
+        self.max_bytes = max_bytes
         self._line: _Line | None = None
         self._credit = 0
         self._wanted = 1
@@ -88,8 +90,9 @@ class LeasedOutlet:
 
     def detached(self) -> LeasedOutlet:
         """Return an end with descriptors of its own, for a producer that lives in this process."""
-        line, memory, limit_bytes = self._given
-        return LeasedOutlet(Descriptor(os.dup(line.number)), Descriptor(os.dup(memory.number)), limit_bytes)
+        line, memory, limit_bytes, max_bytes = self._given
+        own = Descriptor(os.dup(line.number)), Descriptor(os.dup(memory.number))
+        return LeasedOutlet(*own, limit_bytes, max_bytes)
 
     def wanted(self) -> int:
         if 0 < self._credit < self._wanted:
@@ -122,7 +125,7 @@ class LeasedOutlet:
         memory.close()
 
     def _connect(self) -> _Line:
-        line, memory, limit_bytes = self._given
+        line, memory, limit_bytes, _ = self._given
         self._line = _Line(line.number)
         self._arena = Arena(memory.number, limit_bytes)
         return self._line

@@ -58,6 +58,10 @@ class Outlet(Protocol):
     counts_puts: bool
     """Whether the queue itself counts what it has accepted; if not, the worker does."""
 
+    @property
+    def max_bytes(self) -> int | None:
+        """The largest chunk that the queue can keep; None if there is no limit."""
+
     def wanted(self) -> int:
         """Return how many tasks a chunk should hold now."""
 

@@ -34,6 +34,7 @@ class StdlibOutlet:
     """The producer's end of either queue."""
 
     counts_puts = False
+    max_bytes = None
     queue: Queue[Message]
 
     def wanted(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conveyor.ledger import Closed, Flaw, Row
-from conveyor.spool.leasebook import Entry
+from conveyor.spool.leasebook import Entry, TornError
 
 Ranges = list[tuple[int, int]]
 
@@ -60,10 +60,14 @@ class Outcome:
 
 
 def outcomes(entries: Iterable[Entry], row: Row) -> Iterator[Outcome]:
-    """Yield what the leases of a slot came to, by its row."""
+    """Yield what the leases of a slot came to, by its row. Raises `TornError` if it says what cannot be."""
+    if row.is_torn():
+        raise TornError("a row of the ledger is torn")
     tally = row.read(0)
     for entry in entries:
         closed = row.outcome(entry.number)
+        if closed.done + bool(closed.flaw) > entry.last - entry.first:
+            raise TornError("a lease came to more than it was")
         is_open = bool(tally.in_progress) and tally.lease == entry.number and not closed.flaw
         yield Outcome(entry, closed, is_open and entry.first + closed.done < entry.last)
 

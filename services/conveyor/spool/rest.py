@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,8 @@ from types import TracebackType
 from conveyor.errors import ConfigurationError
 from conveyor.queues.letters import DeadLetter
 from conveyor.snapshot import RedeliveryReason
-from conveyor.spool.folder import TASKS, Spool
+from conveyor.spool.directory import TASKS
+from conveyor.spool.folder import Spool
 from conveyor.spool.store import Changes, ChunkRow, Store
 
 
@@ -19,7 +21,7 @@ class RestingSpool:
     """Held as a run would hold it, so that none begins meanwhile. Raises `ConfigurationError`."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / TASKS).exists():
+        if not os.path.lexists(folder / TASKS):
             raise ConfigurationError(f"there is no spool in {folder}; give the folder that a run was given")
         self._spool = Spool(folder, "normal")
         self.letters = RestingLetters(self._spool.store)

@@ -17,7 +17,8 @@ from conveyor.queues.codec import Codec, alone
 from conveyor.queues.effigy import likeness
 from conveyor.queues.letters import Cause, DeadLetter
 from conveyor.snapshot import RedeliveryReason, Role
-from conveyor.spool.leasebook import LeaseBook
+from conveyor.spool.fingerprint import ProducerPrint, difference, names_differ
+from conveyor.spool.leasebook import LeaseBook, TornError
 from conveyor.spool.recovery import Outcome, Progress, apply, left, outcomes
 from conveyor.spool.store import RunRow, SlotRow, Store
 
@@ -30,6 +31,8 @@ class Remains:
 
     rows: Rows
     book: LeaseBook
+    is_converted: bool = True
+    """Whether the rows note leases as they are noted now; format 1 did otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,14 @@ def settle(
     remains_of: Callable[[int], Remains | None],
     places: Mapping[str, int],
     spare: int,
+    producers: Sequence[ProducerPrint] = (),
+    stamp: int = 0,
 ) -> Restored:
-    """Return what the pipeline of this name goes on from. Raises `ConfigurationError` for tasks of another one."""
+    """Return what the pipeline of this name goes on from.
+
+    Raises `ConfigurationError` for tasks of another pipeline, or of other producers. `stamp` is for the files in shared
+    memory of this start.
+    """
     run, slots, tasks = store.run(), store.slots(), store.tasks()
     slots, found = _look(remains_of(run.epoch), slots)
     keys = store.tasks_of([outcome.entry.key for outcome in found])
@@ -60,11 +69,17 @@ def settle(
         apply(outcome, progress.setdefault(outcome.entry.key, Progress()))
     sizes = store.tasks_of(list(progress))
     unfinished = tasks - sum(progress[key].tasks_done for key in sizes)
-    is_over = not unfinished and all(slot.is_finished for slot in slots if slot.role == Role.PRODUCER)
+    before, putting = store.producers(), _producers_of(slots, spare - len(producers))
+    is_over = not unfinished and _have_ended(putting, before)
     if run.name != name and not is_over:
         raise ConfigurationError(
             f"the spool {store.path.parent} holds tasks of the pipeline {run.name!r}, not of {name!r}, or that one has "
             "more to put; run it to its end, or give another folder"
+        )
+    if not is_over and (said := _difference(putting, before, producers)) is not None:
+        raise ConfigurationError(
+            f"the spool {store.path.parent} holds a run that is not over, of other producers: {said}; run it to its "
+            "end as it was started, or give another folder"
         )
     if is_over:
         run, slots = RunRow(epoch=run.epoch), []  # it came to its end: the next one is a new one
@@ -76,6 +91,7 @@ def settle(
         # After a power cut what is unfinished may be more than the ledger knows; else this changes nothing.
         added=unfinished - (put - processed - run.dead_lettered),
         redeliveries=_with_restarts(run.redeliveries, sum(outcome.is_in_hand for outcome in found)),
+        stamp=stamp,
     )
     slots = _placed(slots, places, spare)
     with store.transaction() as db:
@@ -90,7 +106,37 @@ def settle(
         db.execute("DELETE FROM slots")
         store.write_slots(slots)
         store.write_run(run)
+        store.write_producers(producers)
     return Restored(run, slots, unfinished, store.last_key())
+
+
+def _producers_of(slots: Sequence[SlotRow], present: int) -> list[SlotRow]:
+    """Return the slots of the producers that the last start had; a former one has its row behind all of these."""
+    return [slot for slot in slots if slot.role == Role.PRODUCER and slot.row < present]
+
+
+def _have_ended(slots: Sequence[SlotRow], before: Sequence[ProducerPrint]) -> bool:
+    """Return whether no producer has more to put: all have finished, or none had begun."""
+    if not any(slot.put or slot.is_finished for slot in slots):
+        return True
+    finished = {slot.name for slot in slots if slot.is_finished}
+    return {slot.name for slot in slots} | {producer.name for producer in before} <= finished
+
+
+def _difference(slots: Sequence[SlotRow], before: Sequence[ProducerPrint], now: Sequence[ProducerPrint]) -> str | None:
+    """Return in words what is another with the producers than it was, or None."""
+    if before:
+        return difference(before, now, {slot.name: slot.is_finished for slot in slots if _has_past(slot)})
+    names, present = [slot.name for slot in slots], [producer.name for producer in now]
+    if now and set(names) != set(present):
+        return names_differ(names, present)
+    if now and names:
+        log.warning("an earlier version wrote the spool: it cannot tell whether the arguments are the same")
+    return None
+
+
+def _has_past(slot: SlotRow) -> bool:
+    return bool(slot.put or slot.is_finished or any(slot.words))
 
 
 def _look(remains: Remains | None, slots: Sequence[SlotRow]) -> tuple[list[SlotRow], list[Outcome]]:
@@ -101,13 +147,15 @@ def _look(remains: Remains | None, slots: Sequence[SlotRow]) -> tuple[list[SlotR
     try:
         for slot in slots:
             row = remains.rows[slot.row]
+            if not remains.is_converted:
+                row.convert_notes()
             found += outcomes(remains.book.read(slot.row, slot.settled), row)
             # By its last sign of life, not by the time now: nobody was busy since, and the clock may have begun anew.
             row.settle(max(row.read(0).heartbeat_ns, row.read(0).task_began_ns))
             if row.read(0).in_progress:
                 row.abandon()
             settled.append(slot._replace(words=row.totals()))
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, TornError) as error:
         # Files that a power cut has torn; what they would have said is done again.
         log.warning("the ledger of the last run cannot be read", extra=fields(reason=repr(error)))
         return list(slots), []
@@ -123,7 +171,7 @@ def _placed(slots: Sequence[SlotRow], places: Mapping[str, int], spare: int) -> 
     """Return the slots that have a past, with the rows that they get in the new ledger."""
     placed = []
     for slot in slots:
-        if slot.put or slot.is_finished or any(slot.words):
+        if _has_past(slot):
             place = places.get(slot.name)
             if place is None:
                 place, spare = spare, spare + 1
