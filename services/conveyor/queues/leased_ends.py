@@ -117,7 +117,7 @@ class LeasedOutlet:
         return True
 
     def close(self) -> None:
-        line, memory, _ = self._given
+        line, memory, _, _ = self._given
         if self._line is not None:
             self._line.socket.close()
         else:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from conveyor.descriptors import Descriptor
+from conveyor.descriptors import Descriptor, keep_from_forks
 from conveyor.errors import ConfigurationError
 from conveyor.ledger import Ledger, Rows
 from conveyor.logs import fields
@@ -39,6 +39,7 @@ class Spool:
         """Open the folder, or make it. Raises `ConfigurationError`."""
         self.folder = folder
         self._held: list[int] = []
+        self._locked: Descriptor | None = None
         self._store: Store | None = None
         self._directory: Directory | None = None
         with self._complaining():
@@ -92,6 +93,7 @@ class Spool:
                 f"the spool {self.folder} is in use by the run with pid {holder}; wait for its end, or give another "
                 "folder"
             ) from None
+        self._locked = keep_from_forks(Descriptor(descriptor))
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
 
@@ -103,6 +105,7 @@ class Spool:
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
+        self._locked = None
         while self._held:
             os.close(self._held.pop())
         if self._directory is not None:
