@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import copy
 import importlib.util
-import itertools
 import pickle
 import sqlite3
 import threading
@@ -76,15 +74,21 @@ def test_a_large_item_that_cannot_be_pickled_fails_alone() -> None:
 
 
 def test_items_that_cannot_be_pickled_are_pulled_only_as_fast_as_they_are_read() -> None:
-    pulled = itertools.count()
-    items = (threading.Lock() for _ in iter(lambda: next(pulled), -1))
-    with conveyor.imap_unordered(double, items, consumers=1) as results:
+    pulled = 0
+
+    def items() -> Iterator[object]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield threading.Lock()
+
+    with conveyor.imap_unordered(double, items(), consumers=1) as results:
         for _ in range(10):
             with pytest.raises(TaskNotPicklableError):
                 next(results)
-        wait_for("as many as may be unread", lambda: next(copy.copy(pulled)) >= MAX_UNREAD)
+        wait_for("as many as may be unread", lambda: pulled >= MAX_UNREAD)
         list(conveyor.imap_unordered(double, range(100), consumers=1))  # time enough for thousands
-        assert next(copy.copy(pulled)) <= MAX_UNREAD + 20
+        assert pulled <= MAX_UNREAD + 20
         for _ in range(2 * MAX_UNREAD):
             with pytest.raises(TaskNotPicklableError):
                 next(results)
