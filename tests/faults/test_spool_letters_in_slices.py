@@ -102,14 +102,16 @@ def test_a_letter_that_comes_meanwhile_is_not_among_all(monkeypatch: pytest.Monk
     assert letters.tried == [1, 2, 3, 4, 5]
 
 
-def test_one_that_cannot_be_tried_again_is_told_and_keeps_no_other_back() -> None:
+def test_one_that_cannot_be_tried_again_is_told_and_keeps_no_other_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadletters, "SLICE_SECONDS", 60.0)
     (done,) = slices("all", letters := Letters(5, unkept=[2]))
     assert (done.number, done.trouble, letters.tried) == (4, "not 2", [1, 3, 4, 5])
     with pytest.raises(ControlError, match="not 2"):
         list(slices("2", Letters(5, unkept=[2])))
 
 
-def test_what_was_done_before_a_failure_is_told() -> None:
+def test_what_was_done_before_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadletters, "SLICE_SECONDS", 60.0)
     (done,) = slices("all", Letters(120))
     assert (done.number, done.trouble) == (98, "the disk is full")
     with pytest.raises(ControlError, match="the disk is full"):
