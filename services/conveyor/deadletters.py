@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conveyor.errors import ConfigurationError, ControlError
 from conveyor.queues.letters import Cause, DeadLetter, DeadLetters
+from conveyor.snapshot import is_sound
 
 ALL = "all"
 MAX_SHOWN = 120  # characters of a line
+MAX_NUMBER = 2**63 - 1  # of a letter, as SQLite counts
+_MAX_DIGITS = len(str(MAX_NUMBER))
 
 
 def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
     """Return the numbers of letters that somebody has named. Raises `ConfigurationError`."""
     if list(words) == [ALL]:
         return list(every)
-    if not words or not all(word.isascii() and word.isdecimal() for word in words):
+    if not words or not all(map(_is_number, words)):
         raise ConfigurationError(
-            f"dead: {' '.join(words)!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
+            f"dead: {_cut(' '.join(words))!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
         )
     return [int(word) for word in words]
+
+
+def _is_number(word: str) -> bool:
+    is_number = word.isascii() and word.isdecimal() and len(word) <= _MAX_DIGITS
+    return is_number and int(word) <= MAX_NUMBER
 
 
 def number_of(words: Sequence[str]) -> int:
@@ -36,7 +45,7 @@ def number_of(words: Sequence[str]) -> int:
         case [number]:
             return number
     raise ConfigurationError(
-        f"dead: {' '.join(words)!r} is not allowed; give one of the numbers that `conveyor dead list` shows"
+        f"dead: {_cut(' '.join(words))!r} is not allowed; give one of the numbers that `conveyor dead list` shows"
     )
 
 
@@ -66,6 +75,13 @@ def as_plain(letter: DeadLetter) -> dict[str, object]:
     plain = dataclasses.asdict(letter)
     del plain["payload"], plain["codec"]
     return plain
+
+
+def is_plain(letter: Mapping[str, Any]) -> bool:
+    """Return whether this is what `as_plain` makes of a letter."""
+    hints = typing.get_type_hints(DeadLetter)
+    names = hints.keys() - {"payload", "codec", "cause"}
+    return letter["cause"] in list(Cause) and all(is_sound(letter[name], hints[name]) for name in names)
 
 
 # -- in a spool at rest ------------------------------------------------------------------------------------

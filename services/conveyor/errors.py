@@ -7,6 +7,10 @@ message without a traceback and leaves with `exit_code`.
 from __future__ import annotations
 
 
+FAULT_EXIT_CODE = 70
+"""Of a fault of Conveyor's own, as sysexits.h has it: EX_SOFTWARE."""
+
+
 class ConveyorError(Exception):
     """The root of every error that Conveyor raises on purpose."""
 
@@ -29,6 +33,12 @@ class TaskNotPicklableError(ConveyorError):
 
 class ControlError(ConveyorError):
     """No run answers on the control socket, or it answers nonsense."""
+
+
+class FaultError(ConveyorError):
+    """A run could not answer because of a fault of Conveyor's own, which its log explains."""
+
+    exit_code = FAULT_EXIT_CODE
 
 
 class TaskFailedError(ConveyorError):

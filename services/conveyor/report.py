@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conveyor.errors import FAULT_EXIT_CODE
 from conveyor.snapshot import Death, Ending, RunStatistics
 
 
@@ -20,6 +21,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     BROKEN = 3
     UNFINISHED = 4
+    FAULT = FAULT_EXIT_CODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ LAYERS = [
     ["top"],
     ["picture"],
     ["lineup", "obituaries"],
-    ["wording"],
     ["feeding"],
     ["results"],
     ["report"],
@@ -83,6 +82,7 @@ LAYERS = [
     ["queues.codec"],
     ["interruptions", "recycling"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
+    ["wording", "output"],
     ["descriptors"],
     ["errors"],
 ]
