@@ -105,6 +105,29 @@ class Report:
             ),
         )
 
+    @classmethod
+    def of_nothing(cls, name: str) -> Report:
+        """Return the report of a run that was asked to stop before it began."""
+        return cls(
+            name=name,
+            queue="",
+            ending=Ending.DRAINED,
+            exit_code=ExitCode.DONE,
+            produced=0,
+            processed=0,
+            failed=0,
+            failures={},
+            redelivered=0,
+            dead_lettered=0,
+            lost=0,
+            unfinished=0,
+            restarts=0,
+            elapsed_seconds=0.0,
+            trouble=None,
+            deaths=(),
+            workers=(),
+        )
+
     def write(self, path: Path) -> None:
         """Store the report as one JSON object."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)

@@ -12,7 +12,7 @@ import functools
 import signal
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -288,6 +288,7 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
 
 def is_sound(value: Any, annotation: Any) -> bool:
     """Return whether the value, and all that is in it, is what the annotation says, and can be drawn."""
+    kind: Hashable = annotation
     match typing.get_origin(annotation):
         case types.UnionType:
             return value is None or any(is_sound(value, kind) for kind in typing.get_args(annotation))
@@ -297,7 +298,7 @@ def is_sound(value: Any, annotation: Any) -> bool:
             keys, values = typing.get_args(annotation)
             return all(is_sound(key, keys) and is_sound(part, values) for key, part in value.items())
     if dataclasses.is_dataclass(annotation):
-        return all(is_sound(getattr(value, name), kind) for name, kind in _hints(annotation).items())
+        return all(is_sound(getattr(value, name), hint) for name, hint in _hints(kind).items())
     if annotation is float:
         return type(value) in (int, float) and abs(value) < _MAX_FLOAT  # which is not so for what is no number
     if annotation is int:
@@ -306,7 +307,7 @@ def is_sound(value: Any, annotation: Any) -> bool:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how soon a loss that no event tells of is looked for
 TICKS_BETWEEN_LOOKS = 4  # at the memory of one worker: some are looked at in each tick
 MAX_DUMP_LINES = 200  # of the stacks that a crash leaves
+HOLD_SECONDS = 0.02  # until it is looked whether what workers print can be shown again
 STOP_GRACE_SECONDS = 5.0  # for a worker that was asked to leave with nothing in hand
 
 
@@ -85,6 +86,10 @@ class Supervisor:
         self._deaths: collections.deque[Death] = collections.deque(maxlen=MAX_DEATHS)
         self._failures: collections.Counter[str] = collections.Counter()
         self._failure_log = FailureLog()
+        self.has_room_for_output: Callable[[], bool] = lambda: True
+        """Whether what workers print can be shown; while it cannot, they have to wait, as with any full pipe."""
+        self._held: dict[int, Slot] = {}
+        """Descriptors of output that is not read meanwhile, and whose they are."""
         self._started_at, self._started = time.time(), time.monotonic()
 
     # -- for everybody ------------------------------------------------------------------------------------
@@ -93,6 +98,11 @@ class Supervisor:
         """Ask for a drain, or when asked before, for the end now. Safe in a signal handler."""
         self._stops_wanted += 1
         self._loop.wake()
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a stop was asked for. Safe from any thread."""
+        return self._stops_wanted > 0
 
     def statistics(self) -> RunStatistics:
         """Return the whole run at this moment. Safe from any thread."""
@@ -335,6 +345,22 @@ class Supervisor:
             return
         for line in lines:
             self._show(line)
+        if not self.has_room_for_output():
+            self._hold(slot, descriptor)
+
+    def _hold(self, slot: Slot, descriptor: int) -> None:
+        self._loop.unwatch(descriptor)
+        if not self._held:
+            self._loop.after(HOLD_SECONDS, self._release)
+        self._held[descriptor] = slot
+
+    def _release(self) -> None:
+        if not self.has_room_for_output():
+            self._loop.after(HOLD_SECONDS, self._release)
+            return
+        held, self._held = self._held, {}
+        for descriptor, slot in held.items():
+            self._loop.watch(descriptor, functools.partial(self._on_output, slot, descriptor))
 
     def _show(self, line: bytes) -> None:
         if self._plan.show_output is not None:
@@ -368,6 +394,7 @@ class Supervisor:
                 self._show(slot.output.rest)
         for descriptor in slot.close_pipes():
             self._loop.unwatch(descriptor)
+            self._held.pop(descriptor, None)
         pid = slot.pid
         death = slot.bury(by_us=self._phase is Phase.STOPPING)
         if self._phase is not Phase.STOPPING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 
 
 def duration(seconds: float) -> str:
@@ -54,12 +55,14 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(json_text: str) -> str:
-    """Return JSON that means the same, with escapes for all that is not printable; for JSON without ends of lines."""
+    """Return JSON that means the same, with escapes for all that is not printable, for JSON without ends of lines."""
     if json_text.isprintable():
         return json_text
     return "".join(character if character.isprintable() else _escaped(character) for character in json_text)
 
 
 def _escaped(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # a blank of some kind
+        return character
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

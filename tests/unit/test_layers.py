@@ -12,6 +12,7 @@ PACKAGE = Path(conveyor.__file__).parent
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["faults"],
     ["bench.command", "bench.workload"],
     ["bench.picture"],
     ["bench.table"],
@@ -82,7 +83,7 @@ LAYERS = [
     ["queues.codec"],
     ["interruptions", "recycling"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
-    ["wording", "output"],
+    ["wording", "output", "early_signals"],
     ["descriptors"],
     ["errors"],
 ]
