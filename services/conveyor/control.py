@@ -71,7 +71,7 @@ class ControlServer:
         try:
             accepted, _ = self._listener.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # it still waits, so the loop would be back at once, and spin
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # it still waits: the loop would be back at once, and spin
                 self._loop.unwatch(self._listener.fileno())
                 self._loop.after(ACCEPT_PAUSE_SECONDS, self._listen)
             return  # else it went away again

@@ -28,8 +28,9 @@ def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
     if list(words) == [ALL]:
         return list(every)
     if not words or not all(map(_is_number, words)):
+        said = _cut(" ".join(words))
         raise ConfigurationError(
-            f"dead: {_cut(' '.join(words))!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
+            f"dead: {said!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
         )
     return [int(word) for word in words]
 

@@ -6,7 +6,6 @@ message without a traceback and leaves with `exit_code`.
 
 from __future__ import annotations
 
-
 FAULT_EXIT_CODE = 70
 """Of a fault of Conveyor's own, as sysexits.h has it: EX_SOFTWARE."""
 

@@ -92,7 +92,7 @@ class View:
         self._output.close()
 
     def _see_through(self, supervisor: Supervisor, loop: Loop) -> None:
-        """Show the lines that are left: they are the work's results. Who asked for a stop does not wait for a reader."""
+        """Show the lines that are left, as they are the work's results. A stop does not wait for their reader."""
         self._flush()
         while self._lines or self._output.is_behind:
             if not self._output.flush(LAST_SECONDS) and supervisor.is_asked_to_stop:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
-from conveyor import logs
+from conveyor import file_limit, logs
 from conveyor.errors import ConfigurationError
 from conveyor.feeding import FeedSlot
 from conveyor.ledger import Ledger
@@ -202,6 +202,8 @@ class Pipeline:
         with ExitStack() as stack:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
+            # Before the fork server, which inherits it.
+            stack.enter_context(file_limit.raised(len(self.producers) + self._bounds.most))
             starter = Starter(settings.start_method, self._modules())
             spool = _spool(settings, stack)
             restored = spool.begin(self.name, self._places(), self._ledger_rows()) if spool is not None else None

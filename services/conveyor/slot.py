@@ -127,7 +127,7 @@ class Slot:
         row.enter(State.STARTING, now_ns)
         try:
             process = starter.start(main, assignment, self.name)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ConveyorError) as error:
             self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         finally:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from conveyor import messages
 from conveyor.crew import Crew
-from conveyor.errors import ConfigurationError, ControlError, ConveyorError
+from conveyor.errors import ConfigurationError, ControlError
 from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
@@ -30,12 +30,13 @@ from conveyor.loop import Loop
 from conveyor.processes import Starter
 from conveyor.queues.letters import DeadLetters
 from conveyor.queues.seam import TaskQueue
-from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
+from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS, MAX_DELAY_SECONDS
 from conveyor.roster import Roster
 from conveyor.scaling import LOOK_SECONDS, Bounds
 from conveyor.slot import Slot
 from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, RestartReason, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
+from conveyor.starting import Starts
 from conveyor.timekeeper import Timekeeper
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class Supervisor:
         self._deaths: collections.deque[Death] = collections.deque(maxlen=MAX_DEATHS)
         self._failures: collections.Counter[str] = collections.Counter()
         self._failure_log = FailureLog()
+        self._starts = Starts(loop, self._start, self._may_start, self._break, lambda: self._roster.slots)
+        self._founders = set(plan.roster.slots)
+        """The slots that the run began with."""
+        self._done_at_death = 0
+        """Tasks that were done in the whole run at the last death."""
         self.has_room_for_output: Callable[[], bool] = lambda: True
         """Whether what workers print can be shown; while it cannot, they have to wait, as with any full pipe."""
         self._held: dict[int, Slot] = {}
@@ -137,12 +143,17 @@ class Supervisor:
         """
         self._check_steerable("scaled")
         before, had = len(self._crew.wanted), self._crew.bounds
-        for slot in self._crew.rebound(bounds):
+        slots = self._crew.rebound(bounds)
+        for slot in slots:
             self._try_to_start(slot)
+        unstarted = sum(slot in self._starts.waiting for slot in slots)
         after = len(self._crew.wanted)
         told = f"consumers: {before} -> {after}" if before != after else f"consumers: {after}, as before"
         is_range = bounds.least != bounds.most or had.least != had.most
-        return f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
+        told = f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
+        if unstarted:
+            told += f"; {unstarted} cannot be started now, and are tried again: {self._starts.reason}"
+        return told
 
     def pause(self) -> str:
         """Give out no more tasks; return what was done.
@@ -228,7 +239,9 @@ class Supervisor:
     def run(self) -> RunStatistics:
         """Start every worker, see the work through, and return what it came to."""
         try:
-            for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
+            first, *others = self._roster.consumers
+            # A consumer, so that no task waits for one; and where there is no room for all, somebody of each role.
+            for slot in (first, *self._roster.producers, *others):
                 if not slot.over:
                     self._try_to_start(slot)
             self._loop.every(TICK_SECONDS, self._tick)
@@ -263,11 +276,15 @@ class Supervisor:
         log.debug("worker started", extra=fields(slot=slot.name, pid=slot.pid))
 
     def _try_to_start(self, slot: Slot) -> bool:
-        try:
-            self._start(slot)
-        except ConveyorError as error:  # no process to be had now; perhaps later
-            log.warning("worker not started", extra=fields(slot=slot.name, reason=str(error)))
-            self._restart_later(slot, lived_seconds=0.0, was_ready=False, was_useful=False, how=str(error))
+        return self._starts.try_to_start(slot)
+
+    def _may_start(self, slot: Slot) -> bool:
+        """Return whether a slot that was to get a process is still to get it."""
+        if self._phase is Phase.STOPPING or slot.over or slot.process is not None:
+            return False  # scaled away meanwhile, and perhaps back again
+        if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
+            slot.finished = True  # nothing more is to be produced
+            self._advance()
             return False
         return True
 
@@ -427,24 +444,28 @@ class Supervisor:
             return
         # The task was to blame: that the process had not done another says nothing against the next one.
         was_useful = death.was_useful or death.reason is RestartReason.HEARTBEAT
-        self._restart_later(slot, death.lived_seconds, death.was_ready, was_useful, death.how)
-
-    def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, was_useful: bool, how: str) -> None:
-        delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready, was_useful)
+        done = self._roster.read().counts.processed
+        is_moving, self._done_at_death = done > self._done_at_death, done
+        delay = slot.policy.on_death(
+            time.monotonic(), death.lived_seconds, death.was_ready, was_useful, death.in_task, is_moving
+        )
         if delay is None:
             times = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
-            self._break(f"{slot.name} died {times} before it was ready: {how}")
-        else:
-            self._loop.after(delay, functools.partial(self._restart, slot))
+            if slot in self._founders or not self._others_work(slot):
+                self._break(f"{slot.name} died {times} before it was ready: {death.how}")
+                return
+            log.error("an added worker does not get ready", extra=fields(slot=slot.name, times=times, how=death.how))
+            delay = MAX_DELAY_SECONDS
+        self._loop.after(delay, functools.partial(self._restart, slot))
+
+    def _others_work(self, slot: Slot) -> bool:
+        """Return whether another worker of the role is there, and was ready."""
+        others = (other for other in self._roster.slots if other.role is slot.role and other is not slot)
+        now_ns = time.monotonic_ns()
+        return any(o.process is not None and o.tally(now_ns).state is not State.STARTING for o in others)
 
     def _restart(self, slot: Slot) -> None:
-        if self._phase is Phase.STOPPING or slot.over or slot.process is not None:
-            return  # scaled away meanwhile, and perhaps back again
-        if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
-            slot.finished = True  # nothing more is to be produced
-            self._advance()
-            return
-        if self._try_to_start(slot):
+        if self._may_start(slot) and self._try_to_start(slot):
             log.info("worker restarted", extra=fields(slot=slot.name, pid=slot.pid))
 
     # -- trouble ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from support.terminal import on_terminal
 from support.unread import Unread, full, health, served_at, unread, wait_for_progress
 from support.waiting import wait_for
 
-WORKLOAD = '''
+WORKLOAD = """
 import itertools, time
 from conveyor import Pipeline, Producer
 
@@ -36,7 +36,7 @@ def loud(task):
 def fails(): return Pipeline(producers=[Producer(forever)], consumer=failing, consumers=2)
 def silent(): return Pipeline(producers=[Producer(forever)], consumer=quiet, consumers=2)
 def prints(): return Pipeline(producers=[Producer(forever)], consumer=loud, consumers=2)
-'''
+"""
 
 
 @pytest.fixture

@@ -94,5 +94,5 @@ def served_at(run: Unread) -> str:
 
 def wait_for_progress(run: Unread, tasks: int = 20) -> None:
     """Wait until so many more tasks are done."""
-    before = wait_for("a first answer", lambda: (run.processed() + 1)) - 1
+    before = wait_for("a first answer", lambda: run.processed() + 1) - 1
     wait_for("tasks to be done", lambda: run.processed() >= before + tasks)

@@ -57,7 +57,7 @@ LAYERS = [
     ["dropin.page", "dropin.turns"],
     ["dropin"],
     ["supervisor"],
-    ["crew", "timekeeper"],
+    ["crew", "timekeeper", "starting"],
     ["roster"],
     ["slot", "stall", "overtime"],
     ["worker", "restarts", "loop", "failures"],
@@ -83,7 +83,7 @@ LAYERS = [
     ["queues.codec"],
     ["interruptions", "recycling"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
-    ["wording", "output", "early_signals"],
+    ["wording", "output", "early_signals", "file_limit"],
     ["descriptors"],
     ["errors"],
 ]
