@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import conveyor
-from conveyor import faults, file_limit, logs, settings, targets
+from conveyor import faults, logs, settings, system_limits, targets
 from conveyor.early_signals import EarlySignals, StoppedEarlyError
 from conveyor.errors import ConfigurationError, ConveyorError
 from conveyor.logs import fields
@@ -236,7 +236,8 @@ def _see_through(
     show_output = view.print if view is not None and sys.stdout.isatty() else None
     stops = StopRequests()
     signals.pass_on(stops.on_signal)
-    with file_limit.raised(2 * settings.MAX_WORKERS):  # for as many as `conveyor scale` may want
+    # For as many workers as `conveyor scale` may want.
+    with system_limits.told(), system_limits.raised(2 * settings.MAX_WORKERS):
         return pipeline.run_with(chosen, _attachments(chosen, view, urls), show_output, stops=stops)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
-from conveyor import file_limit, logs
+from conveyor import logs, system_limits
 from conveyor.errors import ConfigurationError
 from conveyor.feeding import FeedSlot
 from conveyor.ledger import Ledger
@@ -176,7 +176,7 @@ class Pipeline:
             attachments.append(serving(settings.metrics))
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
-        with logs.handled("text") if silent else contextlib.nullcontext():
+        with logs.handled("text") if silent else contextlib.nullcontext(), system_limits.told():
             return self.run_with(settings, attachments, inbox=inbox, stops=stops)
 
     def adapted(self, settings: Settings) -> Pipeline:
@@ -203,7 +203,7 @@ class Pipeline:
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
             # Before the fork server, which inherits it.
-            stack.enter_context(file_limit.raised(len(self.producers) + self._bounds.most))
+            stack.enter_context(system_limits.raised(len(self.producers) + self._bounds.most))
             starter = Starter(settings.start_method, self._modules())
             spool = _spool(settings, stack)
             restored = spool.begin(self.name, self._places(), self._ledger_rows()) if spool is not None else None

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from conveyor import file_limit
+from conveyor import system_limits
 from conveyor.errors import ConveyorError
 from conveyor.logs import fields
 from conveyor.loop import Loop
@@ -63,8 +63,8 @@ class Starts:
 
     def _started(self, slot: Slot) -> bool:
         try:
-            if not file_limit.has_room():
-                raise ConveyorError(f"too few file descriptors are left (ulimit -n is {file_limit.soft_limit()})")
+            if not system_limits.has_room():
+                raise ConveyorError(f"too few file descriptors are left (ulimit -n is {system_limits.soft_limit()})")
             self._start(slot)
         except ConveyorError as error:
             self.reason = str(error)

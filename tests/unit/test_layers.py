@@ -83,7 +83,7 @@ LAYERS = [
     ["queues.codec"],
     ["interruptions", "recycling"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
-    ["wording", "output", "early_signals", "file_limit"],
+    ["wording", "output", "early_signals", "system_limits"],
     ["descriptors"],
     ["errors"],
 ]

@@ -44,7 +44,11 @@ def serving(address: Address, limits: Limits | None = None) -> Callable[[Run, Tu
 def _serve(address: Address, limits: Limits, run: Run, loop: Turning) -> Iterator[str]:
     server = _listen(address, Pages(run, loop), limits)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many
+        server.server_close()
+        raise
     try:
         url = f"http://{Address(address.host, server.server_port)}/metrics"
         log.info("metrics served", extra=fields(url=url))

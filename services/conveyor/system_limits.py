@@ -1,4 +1,4 @@
-"""How many files a process may have open: raised to what a run needs, as far as the system lets us, and watched.
+"""What the system gives a run at most: open files, whose number is raised as far as it lets us; processes; memory.
 
 The usual soft limit, 1024, is enough for some 200 workers; the hard one is mostly far higher. Whoever hits it in the
 middle of something is left with half of that, so no worker is started with the last descriptors.
@@ -7,14 +7,23 @@ middle of something is left with half of that, so no worker is started with the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 from collections.abc import Iterator
+
+from conveyor.errors import RunBrokenError
 
 FILES_PER_WORKER = 6  # in the supervisor: its end, its pipes, its socket, its memory
 # What a run has open beside its workers, and what its clients may take: 64 of HTTP, 32 of the control socket.
 FILES_OF_A_RUN = 160
 LEAST_LEFT = 16  # that workers leave to all others
+_SCARCE = {
+    errno.EAGAIN: "processes or threads",
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files",
+    errno.ENOMEM: "memory",
+}
 
 
 @contextlib.contextmanager
@@ -54,3 +63,23 @@ def soft_limit() -> int | None:
     """Return how many files this process may have open, or None for no limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if limit == resource.RLIM_INFINITY else limit
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Raise `RunBrokenError` that says of what there was too little, where a run could not even begin for that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _SCARCE:
+            raise
+        raise RunBrokenError(f"{_TOO_FEW} {_SCARCE[error.errno]}: {error.strerror}") from error
+    except MemoryError as error:
+        raise RunBrokenError(f"{_TOO_FEW} {_SCARCE[errno.ENOMEM]}") from error
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        raise RunBrokenError(f"{_TOO_FEW} {_SCARCE[errno.EAGAIN]}: {error}") from error
+
+
+_TOO_FEW = "the run cannot go on, as the system gives it no more"
