@@ -249,7 +249,7 @@ def _attachments(chosen: Settings, view: View | None, urls: list[str]) -> list[A
     if chosen.metrics is not None:
         from conveyor.exporter import serving
 
-        serve = serving(chosen.metrics)
+        serve = serving(chosen.metrics, allowed_hosts=chosen.allowed_hosts)
 
         @contextlib.contextmanager
         def exporting(supervisor: Supervisor, loop: Loop) -> Iterator[None]:

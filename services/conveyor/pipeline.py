@@ -173,7 +173,7 @@ class Pipeline:
             # Imported only where it is used: it costs more than the rest of the package together.
             from conveyor.exporter import serving
 
-            attachments.append(serving(settings.metrics))
+            attachments.append(serving(settings.metrics, allowed_hosts=settings.allowed_hosts))
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
         with logs.handled("text") if silent else contextlib.nullcontext(), system_limits.told():

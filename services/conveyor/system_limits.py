@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from conveyor.errors import RunBrokenError
 
 FILES_PER_WORKER = 6  # in the supervisor: its end, its pipes, its socket, its memory
-# What a run has open beside its workers, and what its clients may take: 64 of HTTP, 32 of the control socket.
-FILES_OF_A_RUN = 160
+# What a run has open beside its workers, and what its clients may take: some 330 of HTTP, 32 of the control socket.
+FILES_OF_A_RUN = 400
 LEAST_LEFT = 16  # that workers leave to all others
 _SCARCE = {
     errno.EAGAIN: "processes or threads",
