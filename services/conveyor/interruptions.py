@@ -45,11 +45,15 @@ class Interruptions:
 
     def install(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor decides
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as does the end of the terminal; see `nohup`
+            signal.signal(signal.SIGHUP, _leave_it_to_the_supervisor)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # A process that user code forks must not inherit our handler: until Python has set up the child, it
         # would take a SIGTERM and forget it, and `multiprocessing.Pool`, for one, sends no second.
         os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_forget_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # see `processes.Starter`
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        )  # see `processes.Starter`
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         until = time.monotonic() + ORDER_SECONDS
@@ -83,6 +87,10 @@ class Interruptions:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._allowed = False
+
+
+def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:
+    """Do nothing. Not `SIG_IGN`, which programs that a task starts would inherit."""
 
 
 def _die_of_sigterm() -> None:

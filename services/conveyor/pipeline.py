@@ -412,6 +412,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self._early = 0
+        self._is_dismissed = False
         self._supervisor: Supervisor | None = None
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -421,12 +422,15 @@ class StopRequests:
             self._supervisor.request_stop()
 
     def now(self) -> None:
-        """Stop the run at once. Safe from any thread."""
-        for _ in range(2):
-            self.on_signal(signal.SIGTERM, None)
+        """Stop the run at once, as its caller wants no more of it. Safe from any thread."""
+        self._is_dismissed = True
+        if self._supervisor is not None:
+            self._supervisor.dismiss()
 
     def tell(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        if self._is_dismissed:
+            supervisor.dismiss()
         for _ in range(self._early):
             supervisor.request_stop()
 

@@ -79,6 +79,7 @@ class Supervisor:
         self._ending: Ending | None = None
         self._trouble: str | None = None
         self._stops_wanted = self._stops_obeyed = 0
+        self._is_dismissed = False
         self._ticks = 0
         self._finishing = False
         self._is_paused = False
@@ -103,6 +104,12 @@ class Supervisor:
     def request_stop(self) -> None:
         """Ask for a drain, or when asked before, for the end now. Safe in a signal handler."""
         self._stops_wanted += 1
+        self._loop.wake()
+
+    def dismiss(self) -> None:
+        """End now, as the caller has what it wants: no reason for a warning. Safe from any thread."""
+        self._is_dismissed = True
+        self._stops_wanted += 2
         self._loop.wake()
 
     @property
@@ -522,7 +529,7 @@ class Supervisor:
             return
         self._stops_obeyed = self._stops_wanted
         if self._stops_wanted > 1:
-            log.warning("stopping now")
+            log.log(logging.INFO if self._is_dismissed else logging.WARNING, "stopping now")
             self._expire()
             return
         log.info("draining", extra=fields(timeout_seconds=self._plan.drain_timeout_seconds))

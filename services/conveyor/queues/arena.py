@@ -13,6 +13,7 @@ import mmap
 import os
 from collections.abc import Iterable
 
+from conveyor import descriptors
 from conveyor.queues.codec import Piece
 
 FIRST_BYTES = 1 << 20
@@ -128,4 +129,4 @@ class Window:
 
 def new_memory() -> int:
     """Return the descriptor of a new arena's memory."""
-    return os.memfd_create("conveyor-arena", os.MFD_CLOEXEC)
+    return descriptors.new_memory("conveyor-arena")
