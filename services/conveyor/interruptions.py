@@ -51,9 +51,8 @@ class Interruptions:
         # A process that user code forks must not inherit our handler: until Python has set up the child, it
         # would take a SIGTERM and forget it, and `multiprocessing.Pool`, for one, sends no second.
         os.register_at_fork(before=_block_sigterm, after_in_parent=_unblock_sigterm, after_in_child=_forget_handler)
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-        )  # see `processes.Starter`
+        # See `processes.Starter`.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         until = time.monotonic() + ORDER_SECONDS
