@@ -74,7 +74,8 @@ class Starts:
     def _try_again(self) -> None:
         """Start those that wait, the roles that have nobody first, until one cannot be."""
         waiting = [slot for slot in self._waiting if self._is_wanted(slot)]
-        waiting.sort(key=lambda slot: slot.role not in self._missing(waiting))
+        missing = self._missing(waiting)
+        waiting.sort(key=lambda slot: slot.role not in missing)
         before = len(waiting)
         while waiting and self._started(waiting[0]):
             log.info("worker started after all", extra=fields(slot=waiting[0].name, pid=waiting[0].pid))
