@@ -20,7 +20,8 @@ The map of the package, from the top; a module imports only what stands below it
     queues/  dropin/  bench/                   what carries; for others; how fast
     spool/                                     what outlives everything
     ledger  snapshot  processes  descriptors   what is counted, and what it needs
-    settings  logs  errors                     what everybody needs
+    settings  logs  output  wording  errors    what everybody needs
+    early_signals                              what is heard before all of this is imported
 
 Nothing happens when a module is imported, and none is before it is needed: the public names below are found when they
 are first used, so that a program that only mentions Conveyor does not pay for it.
@@ -28,9 +29,7 @@ are first used, so that a program that only mentions Conveyor does not pay for i
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # by which type checkers know it; to import `typing` takes longer than all that is done here
 if TYPE_CHECKING:
     from conveyor.applying import imap_unordered
     from conveyor.dropin.exchange import ShutDown
@@ -88,6 +87,8 @@ _HOMES = {  # of those that are not in `errors`
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # here, as everything is that the command line need not wait for before it hears signals
+
     value = globals()[name] = getattr(importlib.import_module(f"conveyor.{_HOMES.get(name, 'errors')}"), name)
     return value
 

@@ -11,15 +11,21 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from conveyor import deadletters, sockets, steering
-from conveyor.errors import ConfigurationError, ControlError, ConveyorError
+from conveyor.errors import ConfigurationError, ControlError, ConveyorError, FaultError
 from conveyor.snapshot import RunStatistics, from_plain
+from conveyor.wording import printable
 
-ANSWER_SECONDS = 5.0  # for one that does not answer
+ANSWER_SECONDS = 5.0  # for a whole answer; the run, too, gives a client no more
+# Arbitrary: six times the largest that a run can have to say, a thousand deaths and two thousand workers. What answers
+# may be another user's process, which root asks.
+MAX_ANSWER_BYTES = 32 << 20
+READ_BYTES = 1 << 18
 MAX_NUMBERS = 50  # of dead letters in one request
 
 
@@ -64,7 +70,7 @@ class Farewell:
 def _understood(answer: dict[str, object]) -> RunStatistics:
     try:
         return from_plain(answer)
-    except (TypeError, KeyError, ValueError) as error:
+    except Exception as error:  # a process of another user can say anything
         raise ControlError("the run's answer is not understood: is it of another version?") from error
 
 
@@ -77,21 +83,22 @@ def dead(verb: str, words: Sequence[str], pid: int | None) -> Iterator[dict[str,
     """Have a run list its dead letters, or show, retry or purge some; return them, or what was done."""
     if verb == "list":
         return _listed(pid)
+    deadletters.numbers_of(words, [])  # what is no number is not asked for
     if verb == "show":
-        return iter(ask(f"dead show {' '.join(words)}", pid)[steering.LETTERS])  # type: ignore[call-overload, no-any-return]
+        return iter(_letters(ask(f"dead show {' '.join(words)}", pid)))
     number, did, troubles = 0, deadletters.DID[verb], list[str]()
     pid = find(pid)  # of all that follows
     for at in range(0, len(words), MAX_NUMBERS):
         rest = " ".join(words[at : at + MAX_NUMBERS])
         while rest:
             try:
-                answer: Any = ask(f"dead {verb} {rest}", pid)
+                done = _slice(ask(f"dead {verb} {rest}", pid), rest)
             except ConveyorError as error:
                 if not number:
                     raise
                 raise ControlError(f"{number} {did}, and then: {error}") from error
-            number, rest = number + answer["number"], answer["rest"]
-            troubles += filter(None, [answer["trouble"]])
+            number, rest = number + done.number, done.rest
+            troubles += filter(None, [done.trouble])
     if troubles:
         raise ControlError(f"{number} {did}, but not all: {troubles[-1]}")
     return f"{number} {did}"
@@ -100,11 +107,33 @@ def dead(verb: str, words: Sequence[str], pid: int | None) -> Iterator[dict[str,
 def _listed(pid: int | None) -> Iterator[dict[str, Any]]:
     after = 0
     while True:
-        letters: Any = ask(f"dead list {after}", pid)[steering.LETTERS]
+        letters = _letters(ask(f"dead list {after}", pid))
         if not letters:
             return
         yield from letters
+        if letters[-1]["number"] <= after:
+            raise ControlError("the run's answer is not understood: its dead letters have no end")
         after = letters[-1]["number"]
+
+
+def _slice(answer: dict[str, Any], asked: str) -> deadletters.Slice:
+    """Return what was done of what was asked. Raises `ControlError` for an answer that says no such thing."""
+    match answer:
+        case {"number": int(number), "rest": str(rest), "trouble": str(trouble)} if rest != asked:
+            return deadletters.Slice(number, rest, trouble)
+    raise ControlError("the run's answer is not understood: is it of another version?")
+
+
+def _letters(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the dead letters in an answer. Raises `ControlError` for what are none."""
+    try:
+        letters: list[dict[str, Any]] = answer[steering.LETTERS]
+        are_letters = all(map(deadletters.is_plain, letters))
+    except Exception:  # a process of another user can say anything
+        are_letters = False
+    if not are_letters:
+        raise ControlError("the run's answer is not understood: is it of another version?")
+    return letters
 
 
 def drain(pid: int | None) -> tuple[str, int]:
@@ -209,21 +238,41 @@ def _ask(path: Path, request: bytes) -> dict[str, object] | None:
 def _receive(path: Path, client: socket.socket) -> dict[str, object] | None:
     """Return what the run says, or None if it closes the connection instead. Raises `ControlError`."""
     try:
-        with client.makefile("rb") as stream:
-            answer = json.loads(stream.readline() or b"null")
+        answer = json.loads(_line(path, client) or b"null")
     except ConnectionResetError:  # it died, or dropped us, before it had read what we asked
         return None
     except TimeoutError:
         raise ControlError(f"{path}: the run does not answer within {ANSWER_SECONDS:g} s") from None
+    except RecursionError:
+        raise ControlError(f"{path}: the answer is nested too deeply to be one") from None
     except (OSError, ValueError) as error:
         raise ControlError(f"{path}: {error}") from error
     match answer:
         case {"ok": dict(ok)}:
             return ok
         case {"error": str(reason), "exit_code": ConfigurationError.exit_code}:
-            raise ConfigurationError(reason)
+            raise ConfigurationError(printable(reason))
+        case {"error": str(reason), "exit_code": FaultError.exit_code}:
+            raise FaultError(f"{path}: {printable(reason)}")
         case {"error": str(reason)}:
-            raise ControlError(f"{path}: {reason}")
+            raise ControlError(f"{path}: {printable(reason)}")
         case None:
             return None
     raise ControlError(f"{path}: {str(answer)[:80]!r} is not an answer")
+
+
+def _line(path: Path, client: socket.socket) -> bytes:
+    """Return what comes, up to the first end of a line; it may take only so long, and be only so much."""
+    until = time.monotonic() + ANSWER_SECONDS
+    line = bytearray()
+    while b"\n" not in line[-READ_BYTES:]:
+        client.settimeout(max(until - time.monotonic(), 0.001))
+        data = client.recv(READ_BYTES)
+        if not data:
+            break
+        if time.monotonic() > until:
+            raise TimeoutError
+        line += data
+        if len(line) > MAX_ANSWER_BYTES:
+            raise ControlError(f"{path}: the answer has no end within {MAX_ANSWER_BYTES >> 20} MiB")
+    return bytes(line.partition(b"\n")[0])

@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import conveyor
-from conveyor import logs, settings, targets
+from conveyor import faults, logs, settings, system_limits, targets
+from conveyor.early_signals import EarlySignals, StoppedEarlyError
 from conveyor.errors import ConfigurationError, ConveyorError
 from conveyor.logs import fields
 from conveyor.loop import Loop
-from conveyor.pipeline import Attachment
+from conveyor.pipeline import Attachment, Pipeline, StopRequests
 from conveyor.report import Report
 from conveyor.settings import OPTIONS, Settings
 from conveyor.supervisor import Supervisor
+from conveyor.wording import printable, printable_json, printable_lines
 from conveyor.workloads import SHIPPED
 
 if TYPE_CHECKING:
@@ -56,20 +58,24 @@ DEAD = {
 INTERRUPTED = 130  # as shells call the end by SIGINT, where no run was there to drain
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code."""
+def main(arguments: Sequence[str] | None = None, signals: EarlySignals | None = None) -> int:
+    """Run one command; return its exit code. `signals` are those that may have come already."""
     _hold_standard_streams()
     try:
         given = _parse(arguments)
+        if given.command == "run":
+            return _run(given, signals or EarlySignals())
         return COMMANDS[given.command](given)
     except ConveyorError as error:
-        print(f"conveyor: {error}", file=sys.stderr)
+        faults.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush does not fail too
         return 1
+    except Exception as error:
+        return faults.tell(error)
 
 
 def _hold_standard_streams() -> None:
@@ -105,7 +111,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(prog="conveyor", description=conveyor.__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"conveyor {conveyor.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(("run", *COMMANDS)))
 
     run = commands.add_parser(
         "run",
@@ -114,7 +120,7 @@ def _parser() -> Parser:
         "CONVEYOR_CONSUMERS and so on; the option wins.",
         epilog="exit codes: 0 done, or stopped and drained, or the rest is in the spool; 1 done, but tasks failed or "
         "were given up; 2 usage; "
-        "3 a producer died or tasks were lost; 4 stopped with unfinished tasks",
+        "3 a producer died or tasks were lost; 4 stopped with unfinished tasks; 70 a fault of Conveyor's own",
         allow_abbrev=False,
     )
     run.add_argument("target", metavar="TARGET", help=f"{', '.join(SHIPPED)}, file.py[:name] or package.module:name")
@@ -202,22 +208,37 @@ def _add_steering(commands: argparse._SubParsersAction[Parser]) -> None:
 # -- run ---------------------------------------------------------------------------------------------------
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace, signals: EarlySignals) -> int:
     chosen = settings.read(vars(given), os.environ)
     with logs.handled(chosen.log_format) as handler:
-        workload = targets.load(given.target)
-        if chosen.report is not None:
-            _check_writable(chosen.report)
-        pipeline = targets.build(given.target, workload, given.arguments, chosen.producers).adapted(chosen)
-        view = _view(chosen, handler)
-        show_output = view.print if view is not None and sys.stdout.isatty() else None
         urls: list[str] = []
-        report = pipeline.run_with(chosen, _attachments(chosen, view, urls), show_output)
+        try:
+            with signals:
+                workload = targets.load(given.target)
+                if chosen.report is not None:
+                    _check_writable(chosen.report)
+                pipeline = targets.build(given.target, workload, given.arguments, chosen.producers).adapted(chosen)
+        except StoppedEarlyError:
+            report = Report.of_nothing(given.target)
+        else:
+            report = _see_through(pipeline, chosen, handler, signals, urls)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run is over: what it came to is still to be told
         _sum_up(report, urls)
         if chosen.report is not None:
             _write(report, chosen.report)
     return int(report.exit_code)
+
+
+def _see_through(
+    pipeline: Pipeline, chosen: Settings, handler: logs.Handler, signals: EarlySignals, urls: list[str]
+) -> Report:
+    view = _view(chosen, handler)
+    show_output = view.print if view is not None and sys.stdout.isatty() else None
+    stops = StopRequests()
+    signals.pass_on(stops.on_signal)
+    # For as many workers as `conveyor scale` may want.
+    with system_limits.told(), system_limits.raised(2 * settings.MAX_WORKERS):
+        return pipeline.run_with(chosen, _attachments(chosen, view, urls), show_output, stops=stops)
 
 
 def _attachments(chosen: Settings, view: View | None, urls: list[str]) -> list[Attachment]:
@@ -228,7 +249,7 @@ def _attachments(chosen: Settings, view: View | None, urls: list[str]) -> list[A
     if chosen.metrics is not None:
         from conveyor.exporter import serving
 
-        serve = serving(chosen.metrics)
+        serve = serving(chosen.metrics, allowed_hosts=chosen.allowed_hosts)
 
         @contextlib.contextmanager
         def exporting(supervisor: Supervisor, loop: Loop) -> Iterator[None]:
@@ -248,14 +269,9 @@ def _view(chosen: Settings, handler: logs.Handler) -> View | None:
     wanted = on_stdout and on_stderr if chosen.progress is None else chosen.progress
     if not wanted or not (on_stdout or on_stderr):
         return None
-    from rich.console import Console
+    from conveyor import live
 
-    from conveyor.live import View
-
-    console = Console(stderr=not on_stdout)
-    if console.is_dumb_terminal:
-        return None
-    return View(console, handler if on_stderr else None)
+    return live.on_stream("stdout" if on_stdout else "stderr", handler if on_stderr else None)
 
 
 @contextlib.contextmanager
@@ -329,7 +345,7 @@ def _status(given: argparse.Namespace) -> int:
 
     run = asking.status(given.pid)
     if given.json:
-        print(json.dumps(dataclasses.asdict(run)))
+        print(printable_json(json.dumps(dataclasses.asdict(run))))
         return 0
     from rich.console import Console
 
@@ -349,14 +365,14 @@ def _scale(given: argparse.Namespace) -> int:
     from conveyor import asking, steering
 
     bounds = steering.bounds_of([given.change])
-    print(asking.steer(f"scale consumers={bounds}", given.pid))
+    print(printable(asking.steer(f"scale consumers={bounds}", given.pid)))
     return 0
 
 
 def _steer(given: argparse.Namespace) -> int:
     from conveyor import asking
 
-    print(asking.steer(given.command, given.pid))
+    print(printable(asking.steer(given.command, given.pid)))
     return 0
 
 
@@ -364,7 +380,7 @@ def _drain(given: argparse.Namespace) -> int:
     from conveyor import asking
 
     did, ending = asking.drain(given.pid)
-    print(did, flush=True)
+    print(printable(did), flush=True)
     if not given.no_wait:
         select.select([ending], [], [])
     os.close(ending)
@@ -398,18 +414,17 @@ def _dead(given: argparse.Namespace) -> int:
     else:
         told = asking.dead(given.verb, words, given.pid)
     if isinstance(told, str):
-        print(told)
+        print(printable_lines(told))
     elif given.json:
-        print(json.dumps(list(told), indent=2))
+        print(printable_lines(json.dumps(list(told), indent=2)))
     else:
         show = deadletters.page_of if given.verb == "show" else deadletters.line_of
         for letter in told:
-            print(show(letter))
+            print(printable_lines(show(letter)))
     return 0
 
 
 COMMANDS = {
-    "run": _run,
     "status": _status,
     "top": _top,
     "scale": _scale,

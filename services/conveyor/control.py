@@ -13,6 +13,7 @@ What happens when a run is SIGKILLed: its socket file stays, and the next client
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -20,11 +21,13 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from conveyor import sockets, steering
+from conveyor.descriptors import keep_from_forks
 from conveyor.logs import fields
 from conveyor.loop import Loop
 from conveyor.supervisor import Supervisor
@@ -37,6 +40,7 @@ MAX_REQUEST_BYTES = 1024
 FAREWELL_SECONDS = 0.2  # for one that does not read its farewell; it is waited for if the farewell is over 200 KB
 # A client that reads more slowly than we write is looked at again so often; the loop waits for what comes in only.
 SEND_PAUSE_SECONDS = 0.01
+ACCEPT_PAUSE_SECONDS = 0.1  # where no descriptor is to be had for one more client
 
 
 @dataclass(slots=True, eq=False)
@@ -59,19 +63,39 @@ class ControlServer:
         self._waiting: set[Client] = set()
         """Those that are told when the run is over."""
         listener.setblocking(False)
-        loop.watch(listener.fileno(), self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.watch(self._listener.fileno(), self._accept)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it went away again
+        try:
             accepted, _ = self._listener.accept()
-            if len(self._clients) >= MAX_CLIENTS or not _is_allowed(accepted):
-                accepted.close()
-                return
-            accepted.setblocking(False)
-            client = Client(accepted)
-            self._clients.add(client)
-            self._loop.watch(accepted.fileno(), functools.partial(self._read, client))
-            self._loop.after(CLIENT_SECONDS, functools.partial(self._drop, client))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # it still waits: the loop would be back at once, and spin
+                self._loop.unwatch(self._listener.fileno())
+                self._loop.after(ACCEPT_PAUSE_SECONDS, self._listen)
+            return  # else it went away again
+        if len(self._clients) >= MAX_CLIENTS or not _is_allowed(accepted):
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        client = Client(keep_from_forks(accepted))
+        self._clients.add(client)
+        self._loop.after(CLIENT_SECONDS, functools.partial(self._drop, client))
+        self._loop.watch(accepted.fileno(), self._guarded(self._read, client))
+
+    def _guarded(self, action: Callable[[Client], None], client: Client) -> Callable[[], None]:
+        """Return what the loop calls for a client: whatever it raises costs that client its connection, and no more."""
+
+        def act() -> None:
+            try:
+                action(client)
+            except Exception as error:
+                log.error("client failed", extra=fields(error=repr(error), trace=traceback.format_exc()))
+                self._lose(client)
+
+        return act
 
     def _read(self, client: Client) -> None:
         try:
@@ -96,10 +120,12 @@ class ControlServer:
             return
         self._clients.remove(client)
         self._waiting.add(client)
-        self._loop.watch(client.socket.fileno(), functools.partial(self._forget, client))
+        self._loop.watch(client.socket.fileno(), self._guarded(self._lose, client))
 
-    def _forget(self, client: Client) -> None:
-        self._waiting.remove(client)
+    def _lose(self, client: Client) -> None:
+        """Forget a client, whatever it waits for."""
+        self._waiting.discard(client)
+        self._clients.discard(client)
         self._loop.unwatch(client.socket.fileno())
         client.socket.close()
 
@@ -109,7 +135,7 @@ class ControlServer:
             client.socket.settimeout(FAREWELL_SECONDS)
             with contextlib.suppress(OSError):  # it has gone, or does not read
                 client.socket.sendall(farewell)
-            self._forget(client)
+            self._lose(client)
 
     def _answer(self, client: Client, answer: steering.Answer) -> None:
         client.answer = json.dumps(answer).encode() + b"\n"
@@ -125,15 +151,13 @@ class ControlServer:
         except OSError:  # it does not wait for its answer
             client.answer = b""
         if client.answer:
-            self._loop.after(SEND_PAUSE_SECONDS, functools.partial(self._send, client))
+            self._loop.after(SEND_PAUSE_SECONDS, self._guarded(self._send, client))
         else:
             self._drop(client)
 
     def _drop(self, client: Client) -> None:
         if client in self._clients:
-            self._clients.remove(client)
-            self._loop.unwatch(client.socket.fileno())
-            client.socket.close()
+            self._lose(client)
 
     def close(self) -> None:
         """Say farewell to those who wait for it, and drop the others."""
@@ -168,7 +192,7 @@ def _listen(path: Path) -> socket.socket:
     sockets.check(path.parent)
     unready = path.with_suffix(".new")
     unready.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = keep_from_forks(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         listener.bind(str(unready))
         unready.chmod(0o600)
@@ -182,6 +206,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _is_allowed(client: socket.socket) -> bool:
+    """Return whether the process at the other end is this user's, or root's."""
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return uid in (os.getuid(), sockets.ROOT)

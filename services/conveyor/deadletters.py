@@ -11,17 +11,21 @@ import dataclasses
 import datetime
 import re
 import time
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conveyor.errors import ConfigurationError, ControlError, LetterUnkeptError
 from conveyor.queues.letters import Cause, DeadLetter, DeadLetters
+from conveyor.snapshot import is_sound
 
 ALL = "all"
 _SOME_OF_ALL = re.compile(r"all:([0-9]{1,18}):([0-9]{1,18})")
 """How a client asks for the rest of all: those with numbers above the first, up to the second."""
 MAX_SHOWN = 120  # characters of a line
+MAX_NUMBER = 2**63 - 1  # of a letter, as SQLite counts
+_MAX_DIGITS = len(str(MAX_NUMBER))
 DID = {"retry": "tried again", "purge": "forgotten"}
 SLICE_SECONDS = 0.05  # of the loop's time, for the letters of one request; the client asks again for the rest
 SLICE_LETTERS = 1000  # that are forgotten at a time, which is one change to the spool
@@ -73,11 +77,17 @@ def numbers_of(words: Sequence[str], every: Sequence[int]) -> list[int]:
         return list(every)
     if len(words) == 1 and (some := _SOME_OF_ALL.fullmatch(words[0])):
         return list(every[bisect.bisect(every, int(some[1])) : bisect.bisect(every, int(some[2]))])
-    if not words or not all(word.isascii() and word.isdecimal() for word in words):
+    if not words or not all(map(_is_number, words)):
+        said = _cut(" ".join(words))
         raise ConfigurationError(
-            f"dead: {' '.join(words)!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
+            f"dead: {said!r} is not allowed; give the numbers that `conveyor dead list` shows, or {ALL}"
         )
     return [int(word) for word in words]
+
+
+def _is_number(word: str) -> bool:
+    is_number = word.isascii() and word.isdecimal() and len(word) <= _MAX_DIGITS
+    return is_number and int(word) <= MAX_NUMBER
 
 
 def number_of(words: Sequence[str]) -> int:
@@ -86,7 +96,7 @@ def number_of(words: Sequence[str]) -> int:
         case [number]:
             return number
     raise ConfigurationError(
-        f"dead: {' '.join(words)!r} is not allowed; give one of the numbers that `conveyor dead list` shows"
+        f"dead: {_cut(' '.join(words))!r} is not allowed; give one of the numbers that `conveyor dead list` shows"
     )
 
 
@@ -116,6 +126,13 @@ def as_plain(letter: DeadLetter) -> dict[str, object]:
     plain = dataclasses.asdict(letter)
     del plain["payload"], plain["codec"]
     return plain
+
+
+def is_plain(letter: Mapping[str, Any]) -> bool:
+    """Return whether this is what `as_plain` makes of a letter."""
+    hints = typing.get_type_hints(DeadLetter)
+    names = hints.keys() - {"payload", "codec", "cause"}
+    return letter["cause"] in list(Cause) and all(is_sound(letter[name], hints[name]) for name in names)
 
 
 # -- in a spool at rest ------------------------------------------------------------------------------------

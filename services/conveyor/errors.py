@@ -6,6 +6,9 @@ message without a traceback and leaves with `exit_code`.
 
 from __future__ import annotations
 
+FAULT_EXIT_CODE = 70
+"""Of a fault of Conveyor's own, as sysexits.h has it: EX_SOFTWARE."""
+
 
 class ConveyorError(Exception):
     """The root of every error that Conveyor raises on purpose."""
@@ -37,6 +40,12 @@ class ControlError(ConveyorError):
 
 class LetterUnkeptError(ControlError):
     """A dead letter cannot be tried again, because its task could not be kept; others can."""
+
+
+class FaultError(ConveyorError):
+    """A run could not answer because of a fault of Conveyor's own, which its log explains."""
+
+    exit_code = FAULT_EXIT_CODE
 
 
 class TaskFailedError(ConveyorError):

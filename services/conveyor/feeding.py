@@ -41,7 +41,12 @@ class FeedThread:
         self.sentinel, self._end = os.pipe()
         self._ending = threading.Lock()
         self._thread = threading.Thread(target=self._run, args=(work,), name="feed", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            os.close(self.sentinel)
+            os.close(self._end)
+            raise
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
@@ -90,7 +95,11 @@ class FeedSlot(Slot):
         outlet = given.detached()
         self._queue.started(self._index)
         self._started_at, self._started = time.time(), time.monotonic()
-        thread = FeedThread(lambda: self._context.run(self._feed, outlet))
+        try:
+            thread = FeedThread(lambda: self._context.run(self._feed, outlet))
+        except (OSError, RuntimeError) as error:
+            outlet.close()
+            raise ConveyorError(f"cannot start a thread for {self.name}: {error}") from error
         self.process, self.pid = thread, os.getpid()  # type: ignore[assignment]
         return [thread.sentinel]
 

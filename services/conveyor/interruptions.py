@@ -49,7 +49,7 @@ class Interruptions:
         # since a program that the task starts would go on ignoring what we ignore.
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _do_nothing)
+                signal.signal(number, _leave_it_to_the_supervisor)
                 signal.siginterrupt(number, False)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         # A process that user code forks must not inherit our handler: until Python has set up the child, it
@@ -91,13 +91,13 @@ class Interruptions:
         self._allowed = False
 
 
+def _leave_it_to_the_supervisor(signum: int, frame: FrameType | None) -> None:
+    """Do nothing. Not `SIG_IGN`, which programs that a task starts would inherit."""
+
+
 def _die_of_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _do_nothing(signum: int, frame: FrameType | None) -> None:
-    pass
 
 
 def _block_sigterm() -> None:

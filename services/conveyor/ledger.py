@@ -31,7 +31,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
-from conveyor.descriptors import Descriptor
+from conveyor.descriptors import Descriptor, new_memory
 
 # Upper edges in seconds, `le` of the two histograms; the last bucket, +Inf, has no edge.
 TASK_EDGES_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -579,7 +579,7 @@ class Ledger:
     def __init__(self, slots: int, memory: Descriptor | None = None) -> None:
         size = self.size(slots)
         if memory is None:
-            memory = Descriptor(os.memfd_create("conveyor-ledger", os.MFD_CLOEXEC))
+            memory = Descriptor(new_memory("conveyor-ledger"))
             os.truncate(memory.number, size)
         self._memory = memory
         self._slots = slots

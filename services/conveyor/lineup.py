@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conveyor.snapshot import Role, RunStatistics, SlotStatistics, WorkerState
+from conveyor.wording import printable
 
 COLOURS = {  # the same meaning as on the dashboards
     WorkerState.STARTING: "yellow",
@@ -101,7 +102,7 @@ def _table(
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(_heading("worker", sorted_by), no_wrap=True, overflow="ellipsis", max_width=names_width)
     table.add_column("state", no_wrap=True, min_width=_STATE_WIDTH)
-    rows = [[Text(slot.name), state(slot)] for slot in slots]
+    rows = [[Text(printable(slot.name)), state(slot)] for slot in slots]
     for column in columns:
         cells = [Text(column.cell(slot, since)) for slot in slots]
         wanted = max(column.width, len(column.heading), *(cell.cell_len for cell in cells))

@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from conveyor.output import Output, descriptor_of
+from conveyor.wording import printable, printable_json, printable_lines
+
 FORMATS = ("text", "json")
 
 
@@ -30,10 +33,10 @@ class TextFormatter(logging.Formatter):
         words = [
             time.strftime("%H:%M:%S", time.localtime(record.created)),
             record.levelname,
-            record.getMessage(),
+            printable(record.getMessage()),
             *(f"{name}={_word(value)}" for name, value in found.items()),
         ]
-        return " ".join(words) + (f"\n{trace.rstrip()}" if trace else "")
+        return " ".join(words) + (f"\n{printable_lines(trace.rstrip())}" if trace else "")
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,22 +53,49 @@ class JsonFormatter(logging.Formatter):
         }
         found = getattr(record, "fields", {})
         entry |= {name + "_" if name in entry else name: value for name, value in found.items()}
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return printable_json(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 class Handler(logging.Handler):
-    """Shows each record as lines: on stderr, or where `shown_by` has them go."""
+    """Shows each record as lines: on stderr, or where `shown_by` has them go. Never waits for who reads them."""
 
     show: Callable[[str], None]
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)
-        self.show = _print
+        self.show = self._print
+        self._output: Output | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):  # whoever read standard error has gone: the run goes on unheard
             self.show(self.format(record))
+
+    def told(self, number: int) -> str:
+        """Return the line that says how many were dropped."""
+        made = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": "log lines were dropped"}
+        return self.format(logging.makeLogRecord(made | fields(number=number, reason="they were not read")))
+
+    def _print(self, lines: str) -> None:
+        # In one write: the lines of workers, and of other runs, may come between two.
+        descriptor = descriptor_of(sys.stderr, "stderr")
+        if descriptor is None:  # a notebook's, or a test's
+            sys.stderr.write(lines + "\n")
+            return
+        if self._output is None:
+            self._output = Output(descriptor, sys.stderr.encoding, lambda number: self.told(number) + "\n")
+        self._output.write(lines + "\n")
+
+    def flush(self) -> None:
+        """Wait for what is not written yet, if somebody reads it."""
+        if self._output is not None:
+            self._output.flush()
+
+    def close(self) -> None:
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
+        super().close()
 
     @contextlib.contextmanager
     def shown_by(self, show: Callable[[str], None]) -> Iterator[None]:
@@ -74,7 +104,7 @@ class Handler(logging.Handler):
         try:
             yield
         finally:
-            self.show = _print
+            self.show = self._print
 
 
 @contextlib.contextmanager
@@ -90,16 +120,12 @@ def handled(log_format: str) -> Iterator[Handler]:
         yield handler
     finally:
         logger.removeHandler(handler)
+        handler.close()
         level, logger.propagate = before
         logger.setLevel(level)
-
-
-def _print(lines: str) -> None:
-    # In one write: the lines of workers, and of other runs, may come between two.
-    sys.stderr.write(lines + "\n")
 
 
 def _word(value: object) -> str:
     text = str(value)
     plain = text and text.isprintable() and not any(c in text for c in ' "=')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else printable_json(json.dumps(text, ensure_ascii=False))

@@ -15,6 +15,8 @@ import select
 import time
 from collections.abc import Callable
 
+from conveyor.errors import ConveyorError
+
 Action = Callable[[], None]
 MAX_WAIT_SECONDS = 1.0  # /healthz calls the loop stuck after 5 of these without a turn
 
@@ -23,6 +25,8 @@ class Loop:
     """A poll, a heap of timers and a pipe that wakes it."""
 
     def __init__(self) -> None:
+        if not hasattr(select, "epoll"):
+            raise ConveyorError("Conveyor needs Linux: this system has no epoll")
         self._epoll = select.epoll()
         self._actions: dict[int, Action] = {}
         self._timers: list[tuple[float, int, Action]] = []

@@ -117,5 +117,5 @@ def decode(line: bytes) -> Message | None:
     try:
         fields = json.loads(line)
         return _KINDS[fields.pop("kind")](**fields)
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None

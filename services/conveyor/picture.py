@@ -43,7 +43,7 @@ class Picture:
 
 def title(run: RunStatistics, *, is_brief: bool = False) -> Text:
     """Return what runs, how far it has come and for how long."""
-    queue = "" if is_brief else f"  {run.queue.name} queue"
+    queue = "" if is_brief else f"  {printable(run.queue.name)} queue"
     line = Text.assemble((printable(run.name), "bold"), f"{queue}  {run.phase}")
     if run.queue.is_paused:
         line.append("  paused", "bold yellow")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
-from conveyor import logs, standard_input
+from conveyor import logs, standard_input, system_limits
 from conveyor.completion import is_asynchronous, why_never_done
 from conveyor.errors import ConfigurationError
 from conveyor.feeding import FeedSlot
@@ -213,10 +213,10 @@ class Pipeline:
             # Imported only where it is used: it costs more than the rest of the package together.
             from conveyor.exporter import serving
 
-            attachments.append(serving(settings.metrics))
+            attachments.append(serving(settings.metrics, allowed_hosts=settings.allowed_hosts))
         # A script that has not set up logging is shown what happens, fields and all, on standard error.
         silent = not logging.getLogger("conveyor").hasHandlers()
-        with logs.handled("text") if silent else contextlib.nullcontext():
+        with logs.handled("text") if silent else contextlib.nullcontext(), system_limits.told():
             report = self.run_with(settings, attachments, inbox=inbox, stops=stops, functions=functions)
             if stops is not None and stops.signals:  # one of which may end the program, which then sees no report
                 told = logs.fields(ending=report.ending, processed=report.processed, unfinished=report.unfinished)
@@ -249,6 +249,8 @@ class Pipeline:
             stack.enter_context(stops.at_exit())
             loop = stack.enter_context(contextlib.closing(Loop()))
             stack.enter_context(_stop_signals(loop, stops))  # before all else, so that it is undone after all else
+            # Before the fork server, which inherits it.
+            stack.enter_context(system_limits.raised(len(self.producers) + self._bounds.most))
             starter = stack.enter_context(contextlib.closing(Starter(settings.start_method, self._modules())))
             spool = _spool(settings, stack)
             restored = self._restored(spool) if spool is not None else None
@@ -481,6 +483,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self._early = 0
+        self._is_dismissed = False
         self._supervisor: Supervisor | None = None
         self.signals: list[int] = []
         self._is_over = threading.Event()
@@ -496,9 +499,10 @@ class StopRequests:
             self._supervisor.request_stop()
 
     def now(self) -> None:
-        """Stop the run at once. Safe from any thread."""
-        for _ in range(2):
-            self._request()
+        """Stop the run at once, as its caller wants no more of it. Safe from any thread."""
+        self._is_dismissed = True
+        if self._supervisor is not None:
+            self._supervisor.dismiss()
 
     def deliver_again(self) -> None:
         """Send the signals that stopped the run to the handlers that were there before it."""
@@ -522,6 +526,8 @@ class StopRequests:
 
     def tell(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        if self._is_dismissed:
+            supervisor.dismiss()
         for _ in range(self._early):
             supervisor.request_stop()
 

@@ -10,6 +10,7 @@ What happens when this process dies: what the queue has accepted is done, what w
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -194,8 +195,10 @@ class Production:
         if wanted > 1:
             self._gathering.set()
             if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_late, name="flusher", daemon=True)
-                self._flusher.start()
+                flusher = threading.Thread(target=self._flush_late, name="flusher", daemon=True)
+                with contextlib.suppress(RuntimeError):  # there are too many threads now; tried again next time
+                    flusher.start()
+                    self._flusher = flusher
         return gathered
 
     def _flush_late(self) -> None:

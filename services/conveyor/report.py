@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conveyor.errors import FAULT_EXIT_CODE
 from conveyor.snapshot import Death, Ending, RunStatistics
 
 
@@ -20,6 +21,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     BROKEN = 3
     UNFINISHED = 4
+    FAULT = FAULT_EXIT_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,29 @@ class Report:
                 )
                 for slot in run.slots
             ),
+        )
+
+    @classmethod
+    def of_nothing(cls, name: str) -> Report:
+        """Return the report of a run that was asked to stop before it began."""
+        return cls(
+            name=name,
+            queue="",
+            ending=Ending.DRAINED,
+            exit_code=ExitCode.DONE,
+            produced=0,
+            processed=0,
+            failed=0,
+            failures={},
+            redelivered=0,
+            dead_lettered=0,
+            lost=0,
+            unfinished=0,
+            restarts=0,
+            elapsed_seconds=0.0,
+            trouble=None,
+            deaths=(),
+            workers=(),
         )
 
     def write(self, path: Path) -> None:

@@ -6,6 +6,7 @@ Each option has a flag, and an environment variable that the flag wins over. Not
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Settings:
     spool: Path | None = None
     spool_sync: str = "normal"
     metrics: Address | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which the page is shown, beside addresses and `localhost`."""
     drain_timeout_seconds: float = 8.0  # under the 10 s that Docker gives a container
     progress: bool | None = None
     log_format: str = "text"
@@ -109,6 +112,7 @@ def _limit_seconds(text: str) -> float:
     return seconds
 
 
+_HOST_NAME = re.compile(r"[0-9A-Za-z_]([0-9A-Za-z_.-]{0,251}[0-9A-Za-z_])?")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -144,6 +148,13 @@ def _address(text: str) -> Address | None:
     if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535:
         raise ValueError(allowed)
     return Address(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))
+
+
+def _host_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(_HOST_NAME.fullmatch(name) for name in names):
+        raise ValueError("names of hosts without ports, with commas between them")
+    return names
 
 
 def _path(text: str) -> Path:
@@ -223,6 +234,13 @@ OPTIONS = (
         "full: no accepted task is lost by a power cut; normal: some may (normal)",
     ),
     Option("metrics", "--metrics", "HOST:PORT", _address, "where to serve metrics, or off (127.0.0.1:8000)"),
+    Option(
+        "allowed_hosts",
+        "--allowed-hosts",
+        "NAME,...",
+        _host_names,
+        "names under which the page is shown, beside addresses and localhost (none)",
+    ),
     Option("drain_timeout_seconds", "--drain-timeout", "S", _seconds, "seconds to finish what is left (8)"),
     Option("log_format", "--log-format", "FORMAT", _one_of(*FORMATS), "text or json (text)"),
     Option("report", "--report", "FILE", _path, "write the report to this file, as JSON"),
@@ -251,6 +269,7 @@ class RunOptions(TypedDict, total=False):
     """What `Pipeline.run` and `Pipeline.results` take: options by their names in Python; None is as if not given."""
 
     metrics: str
+    allowed_hosts: str
     drain_timeout: float
     start_method: str
     max_attempts: int

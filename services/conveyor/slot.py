@@ -125,7 +125,7 @@ class Slot:
         row.enter(State.STARTING, now_ns)
         try:
             process = starter.start(main, assignment, self.name, pipes[0][1])
-        except OSError as error:
+        except (OSError, ConveyorError) as error:
             self.close_pipes()
             raise ConveyorError(f"cannot start a process for {self.name}: {error}") from error
         finally:

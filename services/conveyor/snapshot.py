@@ -6,9 +6,13 @@ they cannot disagree.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import functools
 import signal
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +20,8 @@ MAX_DEATHS = 1000  # of which more is kept than a count; arbitrary
 # A slot is filled again within 20 ms, between two looks of anybody. This is two scrapes of monitoring/prometheus: one
 # of them may fail, and the death is still seen.
 REPLACED_SECONDS = 10.0
+_MAX_FLOAT = 1e11  # of what another process says: a time that has a date, within some thousand years
+_MAX_INT = 2**63
 
 
 class Role(enum.StrEnum):
@@ -254,7 +260,10 @@ class RunStatistics:
 
 
 def from_plain(plain: dict[str, Any]) -> RunStatistics:
-    """Return the statistics that `dataclasses.asdict` and JSON have flattened."""
+    """Return the statistics that `dataclasses.asdict` and JSON have flattened.
+
+    Raises some exception, of any class, if they are none: what sent them may be no run at all.
+    """
     slots = tuple(
         SlotStatistics(
             **slot
@@ -269,7 +278,7 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
         )
         for slot in plain["slots"]
     )
-    return RunStatistics(
+    run = RunStatistics(
         **plain
         | {
             "phase": Phase(plain["phase"]),
@@ -281,6 +290,34 @@ def from_plain(plain: dict[str, Any]) -> RunStatistics:
             "ending": Ending(plain["ending"]) if plain["ending"] else None,
         }
     )
+    if not is_sound(run, RunStatistics):
+        raise TypeError("a field is not what it should be")
+    return run
+
+
+def is_sound(value: Any, annotation: Any) -> bool:
+    """Return whether the value, and all that is in it, is what the annotation says, and can be drawn."""
+    kind: Hashable = annotation
+    match typing.get_origin(annotation):
+        case types.UnionType:
+            return value is None or any(is_sound(value, kind) for kind in typing.get_args(annotation))
+        case origin if origin is tuple:
+            return all(is_sound(part, typing.get_args(annotation)[0]) for part in value)
+        case origin if origin is Mapping:
+            keys, values = typing.get_args(annotation)
+            return all(is_sound(key, keys) and is_sound(part, values) for key, part in value.items())
+    if dataclasses.is_dataclass(annotation):
+        return all(is_sound(getattr(value, name), hint) for name, hint in _hints(kind).items())
+    if annotation is float:
+        return type(value) in (int, float) and abs(value) < _MAX_FLOAT  # which is not so for what is no number
+    if annotation is int:
+        return type(value) is int and abs(value) < _MAX_INT
+    return isinstance(value, annotation)
+
+
+@functools.cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _queue_from_plain(plain: dict[str, Any]) -> QueueStatistics:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from conveyor import deadletters, settings
-from conveyor.errors import ConfigurationError, ConveyorError
+from conveyor.errors import FAULT_EXIT_CODE, ConfigurationError, ConveyorError
 from conveyor.logs import fields
 from conveyor.scaling import Bounds
 from conveyor.supervisor import Supervisor
@@ -28,7 +29,7 @@ DID = "did"
 
 
 def answer(supervisor: Supervisor, line: bytes) -> Answer:
-    """Do what the line asks for; return what the client is told."""
+    """Do what the line asks for; return what the client is told. Raises nothing: no client ends a run."""
     word, *words = line.decode(errors="replace").split() or [""]
     request = REQUESTS.get(word)
     if request is None:
@@ -37,6 +38,10 @@ def answer(supervisor: Supervisor, line: bytes) -> Answer:
         return {"ok": request(supervisor, words)}
     except ConveyorError as error:
         return {"error": str(error), "exit_code": error.exit_code}
+    except Exception as error:  # ours, not the client's; the run goes on, and the next request may well be answered
+        log.error("request failed", extra=fields(request=word, error=repr(error), trace=traceback.format_exc()))
+        reason = f"{word}: a fault of Conveyor's own, the run's log has its traceback: {error!r}"
+        return {"error": reason, "exit_code": FAULT_EXIT_CODE}
 
 
 def bounds_of(words: Sequence[str]) -> Bounds:

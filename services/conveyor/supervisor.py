@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from conveyor import messages
 from conveyor.crew import Crew
-from conveyor.errors import ConfigurationError, ControlError, ConveyorError, LetterUnkeptError
+from conveyor.errors import ConfigurationError, ControlError, LetterUnkeptError
 from conveyor.failures import FailureLog
 from conveyor.ledger import Ledger, Order, State
 from conveyor.logs import fields
@@ -30,12 +30,13 @@ from conveyor.loop import Loop
 from conveyor.processes import Starter
 from conveyor.queues.letters import DeadLetters
 from conveyor.queues.seam import TaskQueue
-from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
+from conveyor.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS, MAX_DELAY_SECONDS
 from conveyor.roster import Reading, Roster
 from conveyor.scaling import LOOK_SECONDS, Bounds
 from conveyor.slot import Slot
 from conveyor.snapshot import MAX_DEATHS, Death, Ending, Phase, RestartReason, Role, RunStatistics, WorkerState
 from conveyor.stall import Scene, StallDetector, Verdict
+from conveyor.starting import Starts
 from conveyor.timekeeper import Timekeeper
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ TICK_SECONDS = 0.25  # how soon a loss that no event tells of is looked for
 TICKS_BETWEEN_LOOKS = 4  # at the memory of one worker: some are looked at in each tick
 MAX_DUMP_LINES = 200  # of the stacks that a crash leaves
 OTHER_ERRORS = "(others)"
+HOLD_SECONDS = 0.02  # until it is looked whether what workers print can be shown again
 STOP_GRACE_SECONDS = 5.0  # for a worker that was asked to leave with nothing in hand
 
 
@@ -78,6 +80,7 @@ class Supervisor:
         self._ending: Ending | None = None
         self._trouble: str | None = None
         self._stops_wanted = self._stops_obeyed = 0
+        self._is_dismissed = False
         self._ticks = 0
         self._finishing = False
         self._may_leave = False
@@ -89,6 +92,15 @@ class Supervisor:
         self._last_words: dict[str, str] = {}
         """What the latest process of a slot told of why it could not go on."""
         self._failure_log = FailureLog()
+        self._starts = Starts(loop, self._start, self._may_start, self._break, lambda: self._roster.slots)
+        self._founders = set(plan.roster.slots)
+        """The slots that the run began with."""
+        self._done_at_death = 0
+        """Tasks that were done in the whole run at the last death."""
+        self.has_room_for_output: Callable[[], bool] = lambda: True
+        """Whether what workers print can be shown; while it cannot, they have to wait, as with any full pipe."""
+        self._held: dict[int, Slot] = {}
+        """Descriptors of output that is not read meanwhile, and whose they are."""
         self._started_at, self._started = time.time(), time.monotonic()
 
     # -- for everybody ------------------------------------------------------------------------------------
@@ -97,6 +109,17 @@ class Supervisor:
         """Ask for a drain, or when asked before, for the end now. Safe in a signal handler."""
         self._stops_wanted += 1
         self._loop.wake()
+
+    def dismiss(self) -> None:
+        """End now, as the caller has what it wants: no reason for a warning. Safe from any thread."""
+        self._is_dismissed = True
+        self._stops_wanted += 2
+        self._loop.wake()
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether a stop was asked for. Safe from any thread."""
+        return self._stops_wanted > 0
 
     def statistics(self) -> RunStatistics:
         """Return the whole run at this moment. Safe from any thread."""
@@ -140,12 +163,17 @@ class Supervisor:
         """
         self._check_steerable("scaled")
         before, had = len(self._crew.wanted), self._crew.bounds
-        for slot in self._crew.rebound(bounds):
+        slots = self._crew.rebound(bounds)
+        for slot in slots:
             self._try_to_start(slot)
+        unstarted = sum(slot in self._starts.waiting for slot in slots)
         after = len(self._crew.wanted)
         told = f"consumers: {before} -> {after}" if before != after else f"consumers: {after}, as before"
         is_range = bounds.least != bounds.most or had.least != had.most
-        return f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
+        told = f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
+        if unstarted:
+            told += f"; {unstarted} cannot be started now, and are tried again: {self._starts.reason}"
+        return told
 
     def pause(self) -> str:
         """Give out no more tasks; return what was done.
@@ -261,7 +289,9 @@ class Supervisor:
         """Start every worker, now that the workload is imported."""
         if descriptor is not None:
             self._loop.unwatch(descriptor)
-        for slot in (*self._roster.consumers, *self._roster.producers):  # then no task waits for a consumer
+        first, *others = self._roster.consumers
+        # A consumer, so that no task waits for one; and where there is no room for all, somebody of each role.
+        for slot in (first, *self._roster.producers, *others):
             if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
                 slot.finished = True  # nothing is to be produced any more
             if not slot.over and slot.process is None and self._phase is not Phase.STOPPING:
@@ -275,11 +305,15 @@ class Supervisor:
         log.debug("worker started", extra=fields(slot=slot.name, pid=slot.pid))
 
     def _try_to_start(self, slot: Slot) -> bool:
-        try:
-            self._start(slot)
-        except ConveyorError as error:  # no process to be had now; perhaps later
-            log.warning("worker not started", extra=fields(slot=slot.name, reason=str(error)))
-            self._restart_later(slot, lived_seconds=0.0, was_ready=False, was_useful=False, how=str(error))
+        return self._starts.try_to_start(slot)
+
+    def _may_start(self, slot: Slot) -> bool:
+        """Return whether a slot that was to get a process is still to get it."""
+        if self._phase is Phase.STOPPING or slot.over or slot.process is not None:
+            return False  # scaled away meanwhile, and perhaps back again
+        if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
+            slot.finished = True  # nothing more is to be produced
+            self._advance()
             return False
         return True
 
@@ -357,6 +391,22 @@ class Supervisor:
             return
         for line in lines:
             self._show(line)
+        if not self.has_room_for_output():
+            self._hold(slot, descriptor)
+
+    def _hold(self, slot: Slot, descriptor: int) -> None:
+        self._loop.unwatch(descriptor)
+        if not self._held:
+            self._loop.after(HOLD_SECONDS, self._release)
+        self._held[descriptor] = slot
+
+    def _release(self) -> None:
+        if not self.has_room_for_output():
+            self._loop.after(HOLD_SECONDS, self._release)
+            return
+        held, self._held = self._held, {}
+        for descriptor, slot in held.items():
+            self._loop.watch(descriptor, functools.partial(self._on_output, slot, descriptor))
 
     def _show(self, line: bytes) -> None:
         if self._plan.show_output is not None:
@@ -395,6 +445,7 @@ class Supervisor:
                 self._show(slot.output.rest)
         for descriptor in slot.close_pipes():
             self._loop.unwatch(descriptor)
+            self._held.pop(descriptor, None)
         pid = slot.pid
         death = slot.bury(by_us=self._phase is Phase.STOPPING)
         if self._phase is not Phase.STOPPING:
@@ -435,25 +486,29 @@ class Supervisor:
             return
         # The task was to blame: that the process had not done another says nothing against the next one.
         was_useful = death.was_useful or death.reason is RestartReason.HEARTBEAT
-        self._restart_later(slot, death.lived_seconds, death.was_ready, was_useful, death.how)
-
-    def _restart_later(self, slot: Slot, lived_seconds: float, was_ready: bool, was_useful: bool, how: str) -> None:
-        delay = slot.policy.on_death(time.monotonic(), lived_seconds, was_ready, was_useful)
+        done = self._roster.read().counts.processed
+        is_moving, self._done_at_death = done > self._done_at_death, done
+        delay = slot.policy.on_death(
+            time.monotonic(), death.lived_seconds, death.was_ready, was_useful, death.in_task, is_moving
+        )
         if delay is None:
             times = f"{CRASH_LOOP_DEATHS} times in {CRASH_LOOP_SECONDS:g} s"
-            told = self._last_words.get(slot.name, "").strip().rpartition("\n")[2]
-            self._break(f"{slot.name} died {times} before it was ready: {how}{told and f', {told}'}")
-        else:
-            self._loop.after(delay, functools.partial(self._restart, slot))
+            if slot in self._founders or not self._others_work(slot):
+                told = self._last_words.get(slot.name, "").strip().rpartition("\n")[2]
+                self._break(f"{slot.name} died {times} before it was ready: {death.how}{told and f', {told}'}")
+                return
+            log.error("an added worker does not get ready", extra=fields(slot=slot.name, times=times, how=death.how))
+            delay = MAX_DELAY_SECONDS
+        self._loop.after(delay, functools.partial(self._restart, slot))
+
+    def _others_work(self, slot: Slot) -> bool:
+        """Return whether another worker of the role is there, and was ready."""
+        others = (other for other in self._roster.slots if other.role is slot.role and other is not slot)
+        now_ns = time.monotonic_ns()
+        return any(o.process is not None and o.tally(now_ns).state is not State.STARTING for o in others)
 
     def _restart(self, slot: Slot) -> None:
-        if self._phase is Phase.STOPPING or slot.over or slot.process is not None:
-            return  # scaled away meanwhile, and perhaps back again
-        if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
-            slot.finished = True  # nothing more is to be produced
-            self._advance()
-            return
-        if self._try_to_start(slot):
+        if self._may_start(slot) and self._try_to_start(slot):
             log.info("worker restarted", extra=fields(slot=slot.name, pid=slot.pid))
 
     # -- trouble ------------------------------------------------------------------------------------------
@@ -510,7 +565,7 @@ class Supervisor:
             return
         self._stops_obeyed = self._stops_wanted
         if self._stops_wanted > 1:
-            log.warning("stopping now")
+            log.log(logging.INFO if self._is_dismissed else logging.WARNING, "stopping now")
             self._expire()
             return
         log.info("draining", extra=fields(timeout_seconds=self._plan.drain_timeout_seconds))

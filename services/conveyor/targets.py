@@ -126,8 +126,12 @@ def _import_file(path: Path) -> types.ModuleType:
 
 
 def _import(module: str, shown: str) -> types.ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        folder = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise WorkloadError("the working directory was removed; go to another, and start again") from error
+    if "" not in sys.path and folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python -m` does
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

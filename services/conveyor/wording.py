@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 
 
 def duration(seconds: float) -> str:
@@ -36,5 +37,32 @@ def encodable(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Put a blank for what would move a terminal's cursor, or ring its bell."""
+    """Return a text that a terminal shows as one line and does nothing else with.
+
+    Everything that comes from a task, an exception or another process passes through here, or through the two below,
+    before it reaches a terminal or a log line. A blank stands for each character that is not printable: control
+    characters (C0, C1, DEL), whose sequences move the cursor or do worse, ends of lines, and those that turn the
+    direction of writing.
+    """
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in encodable(text))
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each of which a terminal only shows."""
+    return "\n".join(map(printable, text.expandtabs().split("\n")))
+
+
+def printable_json(json_text: str) -> str:
+    """Return JSON that means the same, with escapes for all that is not printable, for JSON without ends of lines."""
+    if json_text.isprintable():
+        return json_text
+    return "".join(character if character.isprintable() else _escaped(character) for character in json_text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # a blank of some kind
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

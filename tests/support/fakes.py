@@ -118,7 +118,7 @@ class FakeRun:
 
 
 class FakeLoop:
-    """Looks like a loop: has turned just now, or that many seconds ago."""
+    """Looks like a loop: has turned that many seconds ago, or turns as long as the test lasts, however slow it is."""
 
-    def __init__(self, seconds_ago: float = 0.0) -> None:
+    def __init__(self, seconds_ago: float = -3600.0) -> None:
         self.last_turn = time.monotonic() - seconds_ago

@@ -12,6 +12,7 @@ PACKAGE = Path(conveyor.__file__).parent
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["faults"],
     ["bench.command", "bench.workload"],
     ["bench.picture"],
     ["bench.table"],
@@ -40,7 +41,6 @@ LAYERS = [
     ["top"],
     ["picture"],
     ["lineup", "obituaries"],
-    ["wording"],
     ["feeding"],
     ["results"],
     ["report"],
@@ -57,7 +57,7 @@ LAYERS = [
     ["dropin.page", "dropin.turns"],
     ["dropin"],
     ["supervisor"],
-    ["crew", "timekeeper"],
+    ["crew", "timekeeper", "starting"],
     ["roster"],
     ["slot", "stall", "overtime"],
     ["worker", "restarts", "loop", "failures"],
@@ -85,6 +85,7 @@ LAYERS = [
     ["interruptions", "recycling"],
     ["fork_server"],
     ["ledger", "snapshot", "messages", "logs", "cpus"],
+    ["wording", "output", "early_signals", "system_limits"],
     ["descriptors"],
     ["errors"],
 ]

@@ -16,6 +16,8 @@ import platform
 import threading
 from typing import Final
 
+from conveyor import descriptors
+
 # Written by the client.
 PUTTING: Final = 0  # puts begun: the claim on ROOM
 PUT: Final = 1  # what is in the ring: number of items << TAIL_BITS | where they end
@@ -64,7 +66,7 @@ def fence() -> None:
 
 def new_memory() -> int:
     """Return the descriptor of a new page and ring. It has no name, and goes with its last holder."""
-    descriptor = os.memfd_create("conveyor-line", os.MFD_CLOEXEC)
+    descriptor = descriptors.new_memory("conveyor-line")
     os.truncate(descriptor, ALL_BYTES)
     return descriptor
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from conveyor import descriptors
 from conveyor.dropin.ring import FRAME_BYTES, LARGE_FRAME, LARGE_FRAME_BYTES, NUMBER, SIZE, frames
 
 _size_at: Final = SIZE.unpack_from
@@ -47,7 +48,7 @@ class Parcel:
 
 def write_memory(pieces: Iterable[bytes | memoryview]) -> int:
     """Return the descriptor of new memory with these bytes in it."""
-    descriptor = os.memfd_create("conveyor-item", os.MFD_CLOEXEC)
+    descriptor = descriptors.new_memory("conveyor-item")
     try:
         for piece in pieces:
             view = memoryview(piece)

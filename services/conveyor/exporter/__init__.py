@@ -16,7 +16,7 @@ import functools
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 
 from conveyor.errors import ConfigurationError
@@ -31,20 +31,27 @@ log = logging.getLogger(__name__)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def serving(address: Address, limits: Limits | None = None) -> Callable[[Run, Turning], AbstractContextManager[str]]:
+def serving(
+    address: Address, limits: Limits | None = None, allowed_hosts: Collection[str] = ()
+) -> Callable[[Run, Turning], AbstractContextManager[str]]:
     """Return what serves a run from this address: a function of (supervisor, loop), as `pipeline.Attachment`.
 
+    The page is shown under the address's own name and the allowed ones, `localhost`, and any address.
     It listens from entry to exit and yields the URL of the metrics. Entering raises `ConfigurationError` if
     the address cannot be had.
     """
-    return functools.partial(_serve, address, limits or Limits())
+    return functools.partial(_serve, address, limits or Limits(), (address.host, *allowed_hosts))
 
 
 @contextlib.contextmanager
-def _serve(address: Address, limits: Limits, run: Run, loop: Turning) -> Iterator[str]:
-    server = _listen(address, Pages(run, loop), limits)
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
+def _serve(address: Address, limits: Limits, hosts: Collection[str], run: Run, loop: Turning) -> Iterator[str]:
+    server = _listen(address, Pages(run, loop, hosts), limits)
+    thread = threading.Thread(target=server.serve, name="metrics", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many
+        server.server_close()
+        raise
     try:
         url = f"http://{Address(address.host, server.server_port)}/metrics"
         log.info("metrics served", extra=fields(url=url))

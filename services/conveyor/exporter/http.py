@@ -3,6 +3,9 @@
 Called by `serving` in this package. What a client can do wrong (send nothing, send slowly, send garbage, read
 nothing, go away, come in crowds) costs it its connection and nobody else anything. When this server dies the
 run goes on unseen; when the run's process dies, the server is gone with it.
+
+A connection for which there is no place waits in a room, where a request is answered only once it is whole, and if it
+is for a probe or the metrics. So a crowd that holds all places does not make a run look dead.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import io
 import logging
 import re
+import select
 import socket
 import socketserver
 import sys
@@ -23,6 +27,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from conveyor.descriptors import keep_from_forks
 from conveyor.exporter.pages import Answer, Pages, Request
 from conveyor.logs import fields
 
@@ -34,6 +39,10 @@ _FULL = (
     b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 21\r\nConnection: close\r\n\r\ntoo many connections\n"
 )
+_RELIED_ON = re.compile(rb"(GET|HEAD) /(healthz|readyz|metrics)[ ?]")  # by those who judge whether the run is alive
+_ROOM_THREADS = 8  # that answer such requests beside all others
+_MOST_HEAD_BYTES = 1 << 14
+_TURN_SECONDS = 0.5  # how often it is looked who has waited for too long
 _JOIN_SECONDS = 5.0  # far more than any answer takes once its client is cut off
 
 
@@ -44,6 +53,12 @@ class Limits:
     seconds: float = 10.0
     """For the whole head of a request to arrive; the same again for the answer to be read."""
     connections: int = 64
+    crowded_seconds: float = 3.0
+    """For the head to arrive while all places are taken."""
+    room: int = 256
+    """Connections that wait without a place. One more costs the oldest of them its own: it has had its chance."""
+    room_seconds: float = 1.0
+    """For a whole head to arrive from one of those."""
 
 
 class MetricsServer(ThreadingHTTPServer):
@@ -58,34 +73,103 @@ class MetricsServer(ThreadingHTTPServer):
         self.pages = pages
         self.limits = limits
         self._connections: list[tuple[socket.socket, threading.Thread]] = []
+        self._room: dict[int, tuple[float, socket.socket, Any]] = {}
+        """Until when each of those without a place may wait, by its descriptor; the oldest first."""
+        self._epoll = select.epoll()
+        self._is_over = False
         super().__init__(address, Handler)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether all places are taken. Safe from any thread."""
+        return len(self._connections) >= self.limits.connections
+
+    def serve(self) -> None:
+        """Serve until `stop` is called."""
+        with self._epoll:
+            self._epoll.register(self.socket, select.EPOLLIN)
+            while not self._is_over:
+                for descriptor, _ in self._epoll.poll(_TURN_SECONDS):
+                    if descriptor in self._room:
+                        self._look(descriptor)
+                    elif not self._is_over:
+                        self._handle_request_noblock()  # type: ignore[attr-defined]  # of `serve_forever`
+                self._forget_ended()
+                self._refuse_late()
+        for descriptor in list(self._room):
+            self.shutdown_request(self._room.pop(descriptor)[1])
 
     def server_bind(self) -> None:
         """Bind without the look-up of our own name, which can take seconds and is not used."""
         socketserver.TCPServer.server_bind(self)
+        keep_from_forks(self.socket)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
-            return super().get_request()
+            request, address = super().get_request()
+            return keep_from_forks(request), address
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.1)  # the client still waits, so the caller would be back at once, and spin
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        self._forget_ended()
+        if self.is_crowded:
+            self._admit(request, client_address)
+        else:
+            self._answer(request, client_address)
+
+    def _forget_ended(self) -> None:
         self._connections = [(peer, thread) for peer, thread in self._connections if thread.is_alive()]
-        if len(self._connections) >= self.limits.connections:
-            self._refuse(request)
-            return
+
+    def _answer(self, request: socket.socket, client_address: Any) -> None:
         thread = threading.Thread(
             target=self.process_request_thread,
             args=(request, client_address),
             name="metrics-client",
             daemon=True,
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # none is to be had
+            self._refuse(request)
+            return
         self._connections.append((request, thread))
+
+    def _admit(self, request: socket.socket, client_address: Any) -> None:
+        """Have a connection wait without a place until its request is whole."""
+        if len(self._room) >= self.limits.room:
+            self._refuse(self._leave(next(iter(self._room)))[0])
+        until = time.monotonic() + self.limits.room_seconds
+        self._room[request.fileno()] = until, request, client_address
+        # By its edge: what has arrived of a head stays where it is, and would wake us again and again.
+        self._epoll.register(request, select.EPOLLIN | select.EPOLLET)
+
+    def _leave(self, descriptor: int) -> tuple[socket.socket, Any]:
+        _, request, client_address = self._room.pop(descriptor)
+        self._epoll.unregister(descriptor)
+        return request, client_address
+
+    def _look(self, descriptor: int) -> None:
+        """See whether a request is whole, and what it is."""
+        request = self._room[descriptor][1]
+        head = b""
+        with contextlib.suppress(OSError):
+            head = request.recv(_MOST_HEAD_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if head and b"\r\n\r\n" not in head and b"\n\n" not in head and len(head) < _MOST_HEAD_BYTES:
+            return
+        has_thread = len(self._connections) < self.limits.connections + _ROOM_THREADS
+        if has_thread and _RELIED_ON.match(head):
+            self._answer(*self._leave(descriptor))
+        else:
+            self._refuse(self._leave(descriptor)[0])
+
+    def _refuse_late(self) -> None:
+        now = time.monotonic()
+        while self._room and next(iter(self._room.values()))[0] <= now:
+            self._refuse(self._leave(next(iter(self._room)))[0])
 
     def _refuse(self, request: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -103,11 +187,11 @@ class MetricsServer(ThreadingHTTPServer):
 
     def stop(self, serving: threading.Thread) -> None:
         """Stop at once: cut off who is still connected, and return when every thread has ended."""
+        self._is_over = True
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop, which else looks up twice a second only
-        self.shutdown()
-        self.server_close()
         serving.join()
+        self.server_close()
         for connection, _ in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -127,8 +211,7 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        deadline = time.monotonic() + self.server.limits.seconds
-        self.rfile = io.BufferedReader(_PunctualReader(self.connection, deadline))
+        self.rfile = io.BufferedReader(_PunctualReader(self.connection, self.server))
 
     def parse_request(self) -> bool:
         """Parse the head; answer here what is no GET and no HEAD, whatever it is called."""
@@ -143,9 +226,9 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        headers = {name: ", ".join(self.headers.get_all(name, [])) for name in ("Accept", "Accept-Encoding")}
+        accept, encoding, host = (", ".join(self.headers.get_all(n, [])) for n in ("Accept", "Accept-Encoding", "Host"))
         try:
-            answer = self.server.pages.answer(Request(self.path, headers["Accept"], headers["Accept-Encoding"]))
+            answer = self.server.pages.answer(Request(self.path, accept, encoding, host))
         except Exception as error:  # ours, not the client's; the next request may well be answered
             about = fields(path=self.path, error=repr(error), trace=traceback.format_exc())
             log.error("request failed", extra=about)
@@ -189,18 +272,23 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _PunctualReader(io.RawIOBase):
-    """Reads a socket until a deadline that no trickle of bytes moves."""
+    """Reads a socket until a deadline that no trickle of bytes moves, and that a crowd brings nearer."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, server: MetricsServer) -> None:
         self._connection = connection
-        self._deadline = deadline
+        self._server = server
+        self._began = time.monotonic()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request did not arrive in time")
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
+        while True:
+            limits = self._server.limits
+            limit = min(limits.crowded_seconds, limits.seconds) if self._server.is_crowded else limits.seconds
+            left = self._began + limit - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the request did not arrive in time")
+            self._connection.settimeout(min(left, _TURN_SECONDS))
+            with contextlib.suppress(TimeoutError):
+                return self._connection.recv_into(buffer)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import gzip
+import ipaddress
 import json
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -25,6 +27,10 @@ from conveyor.snapshot import Phase, Role, RunStatistics, WorkerState
 
 # The loop turns at least once a second; a machine that makes it wait five times that is worth an alarm.
 STUCK_AFTER_SECONDS = 5.0
+_FOREIGN = (
+    "this page is not shown under that host name; ask for it by its address or as localhost, or allow the name with "
+    "--allowed-hosts"
+)
 _TEXT = "text/plain; charset=utf-8"
 _HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
@@ -48,6 +54,7 @@ class Request:
     target: str
     accept: str = ""
     accept_encoding: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,9 @@ class Answer:
 class Pages:
     """The four pages of one run. Safe from any thread."""
 
-    def __init__(self, run: Run, loop: Turning) -> None:
+    def __init__(self, run: Run, loop: Turning, hosts: Collection[str] = ()) -> None:
+        """`hosts` are names by which the page may be asked for, beside every address and `localhost`."""
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._run = run
         self._loop = loop
         self._collector = RunCollector(run)
@@ -80,6 +89,8 @@ class Pages:
         """Return the response to a GET of this target, a path or a whole URL."""
         match _path(request.target):
             case "/":
+                if not is_ours(request.host, self._hosts):
+                    return Answer.text(HTTPStatus.FORBIDDEN, _FOREIGN)
                 return self._index(request)
             case "/metrics":
                 return self._metrics(request)
@@ -106,6 +117,20 @@ class Pages:
 
     def _why_unhealthy(self) -> str | None:
         return why_unhealthy(time.monotonic() - self._loop.last_turn)
+
+
+def is_ours(host: str, names: Collection[str]) -> bool:
+    """Return whether a `Host` header is an address, one of the names, or was not sent.
+
+    Any other name may be one that a page from elsewhere has pointed at us, so that its script can read our answers
+    (DNS rebinding): a browser takes them for that page's own. With an address it cannot do that.
+    """
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return not host or name.lower().removesuffix(".") in names
+    return True
 
 
 def _path(target: str) -> str | None:

@@ -14,6 +14,7 @@ import os
 import resource
 from collections.abc import Iterable
 
+from conveyor import descriptors
 from conveyor.errors import RunBrokenError
 from conveyor.queues.codec import Piece
 
@@ -144,4 +145,4 @@ class Window:
 
 def new_memory() -> int:
     """Return the descriptor of a new arena's memory."""
-    return os.memfd_create("conveyor-arena", os.MFD_CLOEXEC)
+    return descriptors.new_memory("conveyor-arena")

@@ -10,7 +10,7 @@ from multiprocessing.queues import JoinableQueue
 
 from conveyor.queues.seam import Failure, Intake, Lease
 from conveyor.queues.setup import Setup
-from conveyor.queues.stdlib import Message, StdlibIntake, StdlibTaskQueue
+from conveyor.queues.stdlib import Message, StdlibIntake, StdlibTaskQueue, semaphores
 
 
 class JoinableIntake(StdlibIntake):
@@ -31,7 +31,8 @@ class JoinableTaskQueue(StdlibTaskQueue):
     queue: JoinableQueue[Message]
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup.context.JoinableQueue(setup.capacity), setup.capacity)
+        with semaphores(self.kind):
+            super().__init__(setup.context.JoinableQueue(setup.capacity), setup.capacity)
 
     def intake(self, slot: int) -> Intake:
         return JoinableIntake(self.queue)

@@ -110,6 +110,9 @@ class LeasedTaskQueue:
     def intake(self, slot: int) -> Intake:
         if self._backlog is not None:
             self._backlog.enrol(slot, self._name(slot), Role.CONSUMER)
+        unused = self._consumers.pop(slot, None)  # of a process that could not be started
+        if unused is not None:
+            self._hang_up(unused)
         ours, theirs = pair()
         self._consumers[slot] = ours
         self._loop.watch(ours.fileno(), functools.partial(self._on_consumer, slot, ours))

@@ -10,7 +10,7 @@ import queue
 import threading
 
 from conveyor.queues.setup import Setup
-from conveyor.queues.stdlib import StdlibTaskQueue
+from conveyor.queues.stdlib import StdlibTaskQueue, semaphores
 
 LOOK_SECONDS = 0.1  # how often one who waits for room looks whether there is still a reason to
 
@@ -21,7 +21,8 @@ class SentinelTaskQueue(StdlibTaskQueue):
     kind = "sentinel"
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup.context.Queue(setup.capacity), setup.capacity)
+        with semaphores(self.kind):
+            super().__init__(setup.context.Queue(setup.capacity), setup.capacity)
 
     def see_through(self, consumers: int, over: threading.Event) -> None:
         missing = consumers

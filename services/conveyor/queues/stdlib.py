@@ -8,12 +8,14 @@ notices (see `stall.py`), because the queue itself cannot.
 from __future__ import annotations
 
 import abc
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 
+from conveyor.errors import ConfigurationError
 from conveyor.ledger import Row, Tally
 from conveyor.queues.codec import Chunk, Codec
 from conveyor.queues.letters import DeadLetter, DeadLetters
@@ -75,6 +77,18 @@ class StdlibIntake:
 
     def report(self, lease: Lease, done: int, failure: Failure | None, took_ns: int) -> None:
         """Do nothing: a plain queue keeps no count."""
+
+
+@contextlib.contextmanager
+def semaphores(kind: str) -> Iterator[None]:
+    """Raise `ConfigurationError` for a system that gives no semaphores, which these queues are made of."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        raise ConfigurationError(
+            f"queue: {kind!r} needs POSIX semaphores, which cannot be made here ({error}): is /dev/shm writable? "
+            "Give the queue 'leased', which needs none"
+        ) from error
 
 
 class StdlibTaskQueue(abc.ABC):

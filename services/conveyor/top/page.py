@@ -186,5 +186,9 @@ def _death(death: Death, obituary: Obituary, now: float) -> Text:
     ago = duration(max(0.0, now - death.at))
     task = f" {printable(obituary.task)}" if obituary.task else ""
     return Text.assemble(
-        (obituary.slot, "bold"), " ", (death.how, "bold red"), f" {ago} ago{task}  ", (printable(obituary.story), "dim")
+        (printable(obituary.slot), "bold"),
+        " ",
+        (death.how, "bold red"),
+        f" {ago} ago{task}  ",
+        (printable(obituary.story), "dim"),
     )
