@@ -151,15 +151,15 @@ class Supervisor:
         self._check_steerable("scaled")
         before, had = len(self._crew.wanted), self._crew.bounds
         slots = self._crew.rebound(bounds)
-        for slot in slots:
-            self._try_to_start(slot)
+        self._starts.start_all(slots)
         unstarted = sum(slot in self._starts.waiting for slot in slots)
         after = len(self._crew.wanted)
         told = f"consumers: {before} -> {after}" if before != after else f"consumers: {after}, as before"
         is_range = bounds.least != bounds.most or had.least != had.most
         told = f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
         if unstarted:
-            told += f"; {unstarted} cannot be started now, and are tried again: {self._starts.reason}"
+            short = f"cannot be started now, and are tried again: {self._starts.reason}"
+            told += f"; {unstarted} {short if self._starts.is_short else 'are still to be started'}"
         return told
 
     def pause(self) -> str:
@@ -248,9 +248,8 @@ class Supervisor:
         try:
             first, *others = self._roster.consumers
             # A consumer, so that no task waits for one; and where there is no room for all, somebody of each role.
-            for slot in (first, *self._roster.producers, *others):
-                if not slot.over:
-                    self._try_to_start(slot)
+            slots = (first, *self._roster.producers, *others)
+            self._starts.start_all([slot for slot in slots if not slot.over])
             self._loop.every(TICK_SECONDS, self._tick)
             self._loop.every(LOOK_SECONDS, self._follow)
             if self._plan.task_timeout_seconds is not None:
@@ -322,8 +321,7 @@ class Supervisor:
 
     def _follow(self) -> None:
         if self._phase is not Phase.STOPPING and not self._is_paused:
-            for slot in self._crew.follow(self.statistics):
-                self._try_to_start(slot)
+            self._starts.start_all(self._crew.follow(self.statistics))
 
     def _advance(self) -> None:
         """Go on to the next phase if its time has come."""
