@@ -21,6 +21,8 @@ from conveyor.snapshot import Role
 
 log = logging.getLogger(__name__)
 
+SLICE_SECONDS = 0.1  # of starting in one turn of the loop; one takes some 10 ms, far more on a machine that is busy
+
 
 class Starts:
     """The starts of one run, and the slots that wait for theirs."""
@@ -41,25 +43,35 @@ class Starts:
         self._slots = slots
         self._waiting: list[Slot] = []
         self._policy = StartPolicy()
+        self._is_scheduled = False
+        """Whether the loop will have those that wait started."""
+        self.is_short = False
+        """Whether the last one failed, and others wait for that."""
         self.reason = ""
-        """Why the last one failed."""
+        """Why it failed."""
 
     @property
     def waiting(self) -> Sequence[Slot]:
-        """The slots that have no process only because none could be started."""
+        """The slots that are to have a process and have none yet."""
         return self._waiting
 
     def try_to_start(self, slot: Slot) -> bool:
-        """Start a process in a slot, now or later; return whether it is now."""
-        if not self._waiting and self._started(slot):
+        """Start a process in a slot now, or later if it cannot be; return whether it is now."""
+        if not self.is_short and self._started(slot):
             return True
-        if slot not in self._waiting:
-            self._waiting.append(slot)
-        if len(self._waiting) == 1:  # nobody waits for the next try yet
-            log.warning("worker not started", extra=fields(slot=slot.name, reason=self.reason))
-            delay = self._policy.on_failure(time.monotonic(), missing=(), has_started=False)
-            self._loop.after(delay or 0.0, self._try_again)
+        self._add([slot])
+        if not self.is_short:
+            self._fail(has_started=False)
         return False
+
+    def start_all(self, slots: Sequence[Slot]) -> None:
+        """Start a process in each of these: some now, the others in the next turns of the loop."""
+        self._add(slots)
+        if not self._is_scheduled:
+            self._go_on()
+
+    def _add(self, slots: Sequence[Slot]) -> None:
+        self._waiting += [slot for slot in slots if slot not in self._waiting]
 
     def _started(self, slot: Slot) -> bool:
         try:
@@ -71,27 +83,44 @@ class Starts:
             return False
         return True
 
-    def _try_again(self) -> None:
-        """Start those that wait, the roles that have nobody first, until one cannot be."""
-        waiting = [slot for slot in self._waiting if self._is_wanted(slot)]
+    def _go_on(self) -> None:
+        """Start those that wait, the roles that have nobody first, until one cannot be or time is up."""
+        self._is_scheduled = False
+        waiting = self._waiting = [slot for slot in self._waiting if self._is_wanted(slot)]
         missing = self._missing(waiting)
         waiting.sort(key=lambda slot: slot.role not in missing)
-        before = len(waiting)
-        while waiting and self._started(waiting[0]):
-            log.info("worker started after all", extra=fields(slot=waiting[0].name, pid=waiting[0].pid))
+        before, until = len(waiting), time.monotonic() + SLICE_SECONDS
+        while waiting:
+            slot = waiting[0]
+            if not self._started(slot):
+                self._fail(has_started=len(waiting) < before)
+                return
             waiting.pop(0)
-        self._waiting = waiting
-        if not waiting:
-            self._policy = StartPolicy()
-            return
-        missing = self._missing(waiting)
-        delay = self._policy.on_failure(time.monotonic(), missing, has_started=len(waiting) < before)
+            if self.is_short:
+                log.info("worker started after all", extra=fields(slot=slot.name, pid=slot.pid))
+            if waiting and time.monotonic() > until:
+                self._schedule(0.0)
+                return
+        self.is_short, self._policy = False, StartPolicy()
+
+    def _fail(self, *, has_started: bool) -> None:
+        """See when to try again what could not be started, if ever."""
+        now, missing = time.monotonic(), self._missing(self._waiting) if self.is_short else set[Role]()
+        if not self.is_short:
+            log.warning("worker not started", extra=fields(slot=self._waiting[0].name, reason=self.reason))
+            self.is_short = True
+        elif self._policy.should_tell(now):
+            log.warning("workers not started", extra=fields(number=len(self._waiting), reason=self.reason))
+        delay = self._policy.on_failure(now, missing, has_started)
         if delay is None:
             self._give_up(f"no {' and no '.join(sorted(missing))} can be started: {self.reason}")
-            return
-        if self._policy.should_tell(time.monotonic()):
-            log.warning("workers not started", extra=fields(number=len(waiting), reason=self.reason))
-        self._loop.after(delay, self._try_again)
+        else:
+            self._schedule(delay)
+
+    def _schedule(self, delay_seconds: float) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.after(delay_seconds, self._go_on)
 
     def _missing(self, waiting: Sequence[Slot]) -> set[Role]:
         """Return the roles of which somebody is wanted, and nobody is there."""

@@ -164,15 +164,15 @@ class Supervisor:
         self._check_steerable("scaled")
         before, had = len(self._crew.wanted), self._crew.bounds
         slots = self._crew.rebound(bounds)
-        for slot in slots:
-            self._try_to_start(slot)
+        self._starts.start_all(slots)
         unstarted = sum(slot in self._starts.waiting for slot in slots)
         after = len(self._crew.wanted)
         told = f"consumers: {before} -> {after}" if before != after else f"consumers: {after}, as before"
         is_range = bounds.least != bounds.most or had.least != had.most
         told = f"{told}, within {bounds}" if is_range and bounds.least != bounds.most else told
         if unstarted:
-            told += f"; {unstarted} cannot be started now, and are tried again: {self._starts.reason}"
+            short = f"cannot be started now, and are tried again: {self._starts.reason}"
+            told += f"; {unstarted} {short if self._starts.is_short else 'are still to be started'}"
         return told
 
     def pause(self) -> str:
@@ -291,11 +291,8 @@ class Supervisor:
             self._loop.unwatch(descriptor)
         first, *others = self._roster.consumers
         # A consumer, so that no task waits for one; and where there is no room for all, somebody of each role.
-        for slot in (first, *self._roster.producers, *others):
-            if self._phase is Phase.DRAINING and slot.role is Role.PRODUCER:
-                slot.finished = True  # nothing is to be produced any more
-            if not slot.over and slot.process is None and self._phase is not Phase.STOPPING:
-                self._try_to_start(slot)
+        slots = (first, *self._roster.producers, *others)
+        self._starts.start_all([slot for slot in slots if self._may_start(slot)])
         self._advance()
 
     def _start(self, slot: Slot) -> None:
@@ -344,8 +341,7 @@ class Supervisor:
 
     def _follow(self) -> None:
         if self._phase is not Phase.STOPPING and not self._is_paused:
-            for slot in self._crew.follow(self.statistics):
-                self._try_to_start(slot)
+            self._starts.start_all(self._crew.follow(self.statistics))
 
     def _advance(self) -> None:
         """Go on to the next phase if its time has come."""
