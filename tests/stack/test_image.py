@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +67,20 @@ def example(base: str) -> Iterator[Stack]:
 def test_it_has_no_compiler(base: str) -> None:
     look = "import shutil; print([t for t in ('gcc', 'cc', 'make') if shutil.which(t)])"
     assert run(base, "python", "-c", look).strip() == "[]"
+
+
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.1, 0.3])
+def test_a_stop_right_after_the_start_is_heard(base: str, pause_seconds: float) -> None:
+    """It is the first process of its container, for which the kernel discards signals that nobody listens to."""
+    container = docker("run", "--detach", base, "run", "kitchen", "rounds=0").strip()
+    try:
+        time.sleep(pause_seconds)  # not for a fact: to hit the start at different moments
+        docker("kill", "--signal", "TERM", container)
+        look = ("inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", container)
+        wait_for("its end", lambda: docker(*look).split()[0] == "false")
+        assert docker(*look).split() == ["false", "0"]
+    finally:
+        docker("rm", "--force", container)
 
 
 def test_its_user_cannot_change_what_it_runs(base: str) -> None:
