@@ -16,13 +16,14 @@ def main() -> int:
     unblock()
     try:
         from conveyor import cli  # not before signals are heard
-    except Exception as error:  # an installation that lacks something
+
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return cli.main(signals=signals)
+    except Exception as error:  # a fault of ours, or an installation that lacks something
         from conveyor import faults
 
         return faults.tell(error)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    return cli.main(signals=signals)
 
 
 if __name__ == "__main__":

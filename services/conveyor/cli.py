@@ -59,7 +59,10 @@ INTERRUPTED = 130  # as shells call the end by SIGINT, where no run was there to
 
 
 def main(arguments: Sequence[str] | None = None, signals: EarlySignals | None = None) -> int:
-    """Run one command; return its exit code. `signals` are those that may have come already."""
+    """Run one command; return its exit code. `signals` are those that may have come already.
+
+    Raises only what no module expects, a fault of ours; `__main__` tells of it.
+    """
     _hold_standard_streams()
     try:
         given = _parse(arguments)
@@ -74,8 +77,6 @@ def main(arguments: Sequence[str] | None = None, signals: EarlySignals | None = 
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush does not fail too
         return 1
-    except Exception as error:
-        return faults.tell(error)
 
 
 def _hold_standard_streams() -> None:
