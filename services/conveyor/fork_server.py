@@ -35,6 +35,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import process, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NoReturn
 
 from conveyor import messages
@@ -181,10 +182,16 @@ def _leave(statuses: dict[int, int]) -> NoReturn:
 
 
 def _import(modules: Iterable[str]) -> None:
-    """Import the workload. What fails here fails again in the worker, which says why."""
+    """Import the workload. What fails here fails again in the worker, which says why.
+
+    It may lie in the working directory, where not everybody who has it imported looks: pytest, for one.
+    """
+    path = sys.path.copy()
+    sys.path.append(str(Path.cwd()))
     for module in modules:
         with contextlib.suppress(BaseException):
             importlib.import_module(module)
+    sys.path[:] = path
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()

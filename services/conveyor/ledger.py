@@ -492,8 +492,11 @@ class Row:
         """Return whether no process can have left the row like this. For one that was read from a file."""
         words = self._words
         succeeded = sum(words[_SUCCEEDED:_FAILED])
-        is_known = words[_STATE] < len(_STATES) and not any(words[_READ:_CLOSED])
-        return not is_known or not 0 <= words[_DONE] - succeeded < 1 << 32
+        is_known = words[_STATE] < len(_STATES) and not any(words[_ERROR_PLACES.stop : _CLOSED])
+        place = words[_ERROR] >> _ERROR_COUNT & (1 << _ERROR_PLACE) - 1
+        is_known &= not words[_ERROR] or place in _ERROR_PLACES
+        by_class = sum(words[place + _NAME_WORDS] for place in _ERROR_PLACES)
+        return not is_known or by_class > self._failed() or not 0 <= words[_DONE] - succeeded < 1 << 32
 
     def convert_notes(self) -> None:
         """Put what is noted of leases as format 1 of the spool had it, the number alone, as it is noted now."""

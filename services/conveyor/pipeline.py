@@ -544,11 +544,14 @@ def _stop_all() -> None:
 
 @contextlib.contextmanager
 def _stop_signals(loop: Loop, requests: StopRequests) -> Iterator[None]:
-    """Have SIGTERM and SIGINT stop the run. Python lets only the main thread do that; others go without."""
+    """Have SIGTERM, SIGINT and SIGHUP stop the run. Python lets only the main thread do that; others go without."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, requests.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    obeyed = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # `nohup`: the run is to outlive its terminal
+        obeyed.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, requests.on_signal) for number in obeyed}
     wakeup_before = signal.set_wakeup_fd(loop.wakeup_descriptor, warn_on_full_buffer=False)
     try:
         yield

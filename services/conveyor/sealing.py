@@ -93,5 +93,6 @@ def _can_be_imported(value: FunctionType | type) -> bool:
     main = sys.modules["__main__"]
     if getattr(main, "__spec__", None) is not None:
         return True  # python -m
-    file = getattr(main, "__file__", None)
+    # Python forgets the name at the script's end, which threads may outlive; its loader does not.
+    file = getattr(main, "__file__", None) or getattr(getattr(main, "__loader__", None), "path", None)
     return file is not None and Path(os.fsdecode(file)).exists()

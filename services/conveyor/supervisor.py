@@ -274,6 +274,7 @@ class Supervisor:
                     self._advance()
         finally:
             self._kill_everybody()
+            del self._starts  # it knows us, and we would keep the ledger until the next collection of garbage
         self._phase = Phase.ENDED
         self._tell_unsaid()
         self._roster.settle_doubts()
