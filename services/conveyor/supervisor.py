@@ -451,12 +451,16 @@ class Supervisor:
             else:
                 self._mourn(slot, pid, death)
         elif death is not None:
-            self._see_off(death, pid)
+            self._see_off(slot, death, pid)
         self._advance()
 
-    def _see_off(self, death: Death, pid: int | None) -> None:
-        """Tell of one that died at the end of a run, with no task in its hands, but perhaps in an exit function."""
-        if self._may_leave and death.reason is not RestartReason.RECYCLE:
+    def _see_off(self, slot: Slot, death: Death, pid: int | None) -> None:
+        """Tell of one that died at the end of a run, with no task in its hands, but perhaps in an exit function.
+
+        One whose state is *failed* has come through them: a handler of the task's own took the request to leave.
+        """
+        has_left = slot.tally(time.monotonic_ns()).state is State.FAILED
+        if self._may_leave and not has_left and death.reason is not RestartReason.RECYCLE:
             self._deaths.append(death)
             log.warning("worker died as it left", extra=fields(**_told(death), pid=pid))
 

@@ -26,8 +26,9 @@ Limit = AbstractContextManager[Callable[[], None]]
 class Limited:
     """A `conveyor run` under a limit."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+        self._errors = folder / "stderr"
         self._socket = folder / "conveyor" / f"{process.pid}.sock"
 
     def status(self) -> RunStatistics:
@@ -35,17 +36,14 @@ class Limited:
         assert answer is not None
         return from_plain(answer)
 
-    def missing(self, role: Role) -> int:
-        """Return how many workers of the role are wanted and not there."""
-        status = self.status()
-        return status.desired[role] - status.live(role)
+    def said(self) -> str:
+        return self._errors.read_text()
 
     def done(self) -> int:
         return self.status().total("processed")
 
     def end(self) -> tuple[int, str]:
-        _, said = self.process.communicate(timeout=100)
-        return self.process.returncode, said
+        return self.process.wait(100), self.said()
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
@@ -56,12 +54,12 @@ class Limited:
 def limited(folder: Path, limit: Limit, *arguments: str) -> Iterator[Limited]:
     with (
         limit as enter,
+        (folder / "stderr").open("wb") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "conveyor", "run", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=errors,
             env=environment(folder),
             preexec_fn=enter,
             start_new_session=True,
@@ -140,11 +138,10 @@ def scaled(folder: Path, *numbers: int) -> str:
 
 def test_bounds_that_the_system_cannot_fill_end_nothing(tmp_path: Path) -> None:
     workload = f"{WORKLOADS}:rush"
-    with limited(tmp_path, few_files(56), workload, f"folder={tmp_path}", "--consumers", "1..60") as run:
-        wait_for("more than there is room for", lambda: run.missing(Role.CONSUMER) > 3)
+    with limited(tmp_path, few_files(48), workload, f"folder={tmp_path}", "--consumers", "1..60") as run:
+        wait_for("more than there is room for", lambda: "worker not started" in run.said())
         before = run.done()
         wait_for("more tasks", lambda: run.done() > before)
         (tmp_path / "gate").touch()
         code, said = run.stop()
         assert code == 0, said
-        assert "worker not started" in said

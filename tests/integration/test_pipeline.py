@@ -65,13 +65,13 @@ def test_signal_handlers_are_as_before(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_worker_or_thread_is_left(tmp_path: Path) -> None:
-    numbers(tmp_path, consumers=2).run()  # the fork server comes with the first run, and stays
+    numbers(tmp_path, consumers=2).run()  # the tracker of shared memory comes with the first run, and stays
     me = psutil.Process()
     before = me.num_fds(), threading.active_count()
     for queue in ("sentinel", "joinable", "leased"):
         numbers(tmp_path, consumers=2, queue=queue).run(metrics="127.0.0.1:0")
     wait_for("as few descriptors and threads as before", lambda: (me.num_fds(), threading.active_count()) <= before)
-    left = [p for p in me.children(recursive=True) if "fork_server" not in " ".join(p.cmdline())]
+    left = me.children(recursive=True)
     assert [p for p in left if "resource_tracker" not in " ".join(p.cmdline())] == []
 
 

@@ -83,7 +83,7 @@ def leave(way: str) -> None:
 
 def wait_for_the_signal() -> NoReturn:
     while True:
-        time.sleep(60)
+        time.sleep(0.05)  # in pieces: a signal that comes just before the call does not end it
 
 
 def in_a_thread(moment: str, file: str) -> None:
