@@ -17,13 +17,18 @@ from support.unread import Unread, full, health, served_at, unread, wait_for_pro
 from support.waiting import wait_for
 
 WORKLOAD = """
-import itertools, time
+import itertools, pathlib, time
 from conveyor import Pipeline, Producer
 
 def forever():
     for number in itertools.count():
         yield number
         time.sleep(0.001)
+
+def gated():
+    while not pathlib.Path("gate").exists():
+        time.sleep(0.01)
+    yield from range(3000)
 
 def failing(task):
     if task % 2:
@@ -37,6 +42,7 @@ def loud(task):
 def fails(): return Pipeline(producers=[Producer(forever)], consumer=failing, consumers=2)
 def silent(): return Pipeline(producers=[Producer(forever)], consumer=quiet, consumers=2)
 def prints(): return Pipeline(producers=[Producer(forever)], consumer=loud, consumers=2)
+def counted(): return Pipeline(producers=[Producer(gated)], consumer=loud, consumers=2)
 """
 
 
@@ -83,16 +89,16 @@ def test_a_terminal_that_was_stopped_keeps_no_run_from_going_on_and_none_from_st
 
 
 def test_what_workers_print_is_all_there_when_a_stopped_terminal_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, workload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "counted.py"
-    path.write_text(WORKLOAD + "\ndef counted(): return Pipeline(producers=[Producer(range, 3000)], consumer=loud)\n")
-    command = [sys.executable, "-m", "conveyor", "run", f"{path}:counted"]
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "conveyor", "run", f"{workload}:counted"]
     with on_terminal(command, environment(tmp_path), is_controlling=True) as terminal:
         run = Unread(tmp_path, terminal.process)
         wait_for("a picture", lambda: any("producer-1" in line for line in terminal.screen.lines))
         terminal.type("\x13")
         monkeypatch.setattr(Screen, "feed", lambda screen, data: None)  # which takes long, and is not the matter here
+        (tmp_path / "gate").touch()
         wait_for("workers that wait for the terminal", lambda: run.processed() > 1000)
         terminal.type("\x11")
         wait_for("the end", terminal.ended)
