@@ -16,7 +16,7 @@ demo: $(RUN_READY) ## run the kitchen with its metrics, no Docker needed
 	$(BIN)/conveyor run kitchen speed=2 --metrics 127.0.0.1:0
 
 test: $(DEV_READY) ## run the tests that need no containers
-	$(BIN)/pytest -n 4 $(TESTS)
+	$(BIN)/pytest -n 4 --dist worksteal $(TESTS)
 
 check: $(DEV_READY) ## lint, type-check and compare what is generated
 	$(BIN)/ruff check
