@@ -218,7 +218,10 @@ def _work(supervisor_pid: int, payload: bytearray, descriptors: list[int]) -> in
         os.close(reports)
     worker = _Worker(target=target, args=(argument,), name=preparation["name"])
     worker._parent_pid = supervisor_pid
-    code: int = worker._bootstrap(os.pidfd_open(supervisor_pid))  # type: ignore[attr-defined]
+    parent = None  # what `multiprocessing.parent_process()` waits on, should the user's code ask it to
+    with contextlib.suppress(OSError):  # a filter of system calls denies it
+        parent = os.pidfd_open(supervisor_pid)
+    code: int = worker._bootstrap(parent)  # type: ignore[attr-defined]
     return code
 
 
