@@ -165,6 +165,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, write: Callable[[socket.socket], 
         threads[-1].start()
         return ours
 
+    monkeypatch.setattr(asking, "_find", lambda pid: Path(f"{pid}.sock"))
     monkeypatch.setattr(asking, "_connect", connect)
     yield
     for thread in threads:

@@ -19,6 +19,9 @@ import conveyor
 from support.dropin import AlarmError, raise_alarm
 from support.waiting import wait_for
 
+# They fork beside xdist's thread.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
 FORK = multiprocessing.get_context("fork")
 KINDS = [conveyor.Queue, conveyor.JoinableQueue]
 
