@@ -31,7 +31,7 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import process, resource_tracker, spawn
 from multiprocessing.process import BaseProcess
@@ -48,6 +48,7 @@ REPLY = struct.Struct("=ii")  # pid, 0; or 0, errno; or 0, 0: ready
 STATUS = struct.Struct("=i")  # exit code, as `multiprocessing` has it: the negative signal
 _HEADER = struct.Struct("=QB")  # bytes of the request, number of its descriptors
 _PR_SET_PDEATHSIG = 1
+_importing: list[bool] = []  # one entry for each import of the workload that is under way
 _inherited: list[int] = []  # what the supervisor has sent to this worker, in the order of its places
 
 _STATUS, _MESSAGES, _TRACKER = range(3)
@@ -60,8 +61,12 @@ class Job:
 
     parent_pid: int
     """The supervisor's."""
+    path: tuple[str, ...]
+    """Where the program looks for modules."""
+    own_modules: tuple[str, ...]
+    """Those of ours that workers need, imported before any of the user's could take the place of what they need."""
     modules: tuple[str, ...]
-    """To import before the first fork."""
+    """The workload's, to import before the first fork."""
     forks: bool
     """Whether it serves; otherwise it becomes the worker of the first request itself."""
 
@@ -84,6 +89,21 @@ class _Worker(BaseProcess):
     _start_method = None  # what the program's processes start theirs by is not ours to choose
 
 
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Have the workload imported inside. It must start no run then, or that would import it, start one, and so on."""
+    _importing.append(True)
+    try:
+        yield
+    finally:
+        _importing.pop()
+
+
+def is_importing() -> bool:
+    """Return whether this process is importing the workload of a run that it works for."""
+    return bool(_importing)
+
+
 def send(control: socket.socket, payload: bytes, descriptors: Iterable[int] = ()) -> None:
     """Send a request. Raises `OSError` if the other side is gone, or the descriptors are too many."""
     numbers = list(descriptors)
@@ -104,6 +124,9 @@ def serve(number: int) -> NoReturn:
     job: Job = pickle.loads(_receive(control)[0])
     _end_with(job.parent_pid)
     _close_stdin()
+    for module in job.own_modules:
+        importlib.import_module(module)
+    sys.path[:] = job.path
     if job.forks:
         _import(job.modules)
         _serve(control, job.parent_pid)
@@ -189,7 +212,7 @@ def _import(modules: Iterable[str]) -> None:
     path = sys.path.copy()
     sys.path.append(str(Path.cwd()))
     for module in modules:
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(BaseException), importing():
             importlib.import_module(module)
     sys.path[:] = path
     sys.stdout.flush()

@@ -138,6 +138,8 @@ class Pipeline:
     consumer_name: Callable[[int], str] = "consumer-{}".format
 
     def __post_init__(self) -> None:
+        if not isinstance(self.producers, Iterable):
+            raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")
         object.__setattr__(self, "producers", list(self.producers))  # a generator would be empty after one look
         if not self.producers or not all(isinstance(producer, Producer) for producer in self.producers):
             raise ConfigurationError(f"producers: {self.producers!r} is not allowed; give a list of Producer(...)")

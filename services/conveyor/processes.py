@@ -24,6 +24,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Protocol
 
+from conveyor import fork_server
 from conveyor.descriptors import keep_from_forks
 from conveyor.errors import ConfigurationError
 from conveyor.fork_server import PLEASE_WAIT, REPLY, STATUS, Duplicate, Job, send
@@ -33,6 +34,12 @@ START_METHODS = ("forkserver", "spawn")
 # every worker runs again as its main module.
 _PRELOAD = ("conveyor.worker", "conveyor.queues", "conveyor.cli")
 _PROGRAM = "import sys; sys.path[:] = {path!a}; from conveyor.fork_server import serve; serve({number})"
+# The program's folders come after these: a file of the user's may have the name of a module that we need.
+_OWN_PATH = [
+    str(Path(os.__file__).parent),
+    str(Path(os.__file__).parent / "lib-dynload"),
+    str(Path(__file__).parents[1]),
+]
 ANSWER_SECONDS = 30.0  # for a fork; far more than one takes on the busiest machine
 LEAVE_SECONDS = 1.0  # for the fork server to tidy up
 
@@ -117,15 +124,17 @@ class Starter:
 
     def __init__(self, start_method: str, modules: Iterable[str]) -> None:
         """Get ready; `modules` are those that hold the workload."""
-        if getattr(process.current_process(), "_inheriting", False):
+        if fork_server.is_importing() or getattr(process.current_process(), "_inheriting", False):
             raise ConfigurationError(
-                "a worker process imports the main script, and that starts a run: put what starts it under "
+                "a file starts a run when a worker process imports it: put what starts it under "
                 '`if __name__ == "__main__":`'
             )
         self.method = start_method
         self.context: BaseContext = multiprocessing.get_context(start_method)
         """For the standard library's queues, whose locks are made for one way to start processes."""
-        self._modules = (*(name for name in _PRELOAD if name in sys.modules), *modules)
+        self._own_modules = tuple(name for name in _PRELOAD if name in sys.modules)
+        self._modules = tuple(modules)
+        self._path = tuple(path or str(Path.cwd()) for path in sys.path)
         self._preparation = _preparation()
         self._server: _Launched | None = None
         if start_method == "forkserver":
@@ -193,10 +202,10 @@ class Starter:
         return self._server
 
     def _launch(self) -> _Launched:
-        return _launch(Job(os.getpid(), self._modules, forks=True))
+        return _launch(Job(os.getpid(), self._path, self._own_modules, self._modules, forks=True))
 
     def _spawn(self, payload: bytes, descriptors: list[int]) -> WorkerProcess:
-        launched = _launch(Job(os.getpid(), (), forks=False))
+        launched = _launch(Job(os.getpid(), self._path, self._own_modules, (), forks=False))
         try:
             with launched.control:
                 send(launched.control, payload, descriptors)
@@ -284,7 +293,7 @@ def _launch(job: Job) -> _Launched:
     ours, theirs = socket.socketpair()
     with theirs:
         executable = os.fsdecode(spawn.get_executable())
-        program = _PROGRAM.format(path=[path or str(Path.cwd()) for path in sys.path], number=theirs.fileno())
+        program = _PROGRAM.format(path=[*_OWN_PATH, *job.path], number=theirs.fileno())
         # Private, but older than spawn itself; there is no public way to the flags of this interpreter.
         arguments = [executable, *util._args_from_interpreter_flags(), "-c", program]  # type: ignore[attr-defined]
         try:

@@ -8,6 +8,7 @@ unread.
 from __future__ import annotations
 
 import collections
+import os
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -38,6 +39,7 @@ class Inbox:
         self._at_hand: collections.deque[bytes | ConveyorError] = collections.deque()
         self._bytes = 0
         self._is_over = False
+        self._pid = os.getpid()
         lock = threading.Lock()
         self._changed, self._freed = threading.Condition(lock), threading.Condition(lock)
 
@@ -88,6 +90,10 @@ class Inbox:
         return outcome
 
     def _refill(self) -> bool:
+        if os.getpid() != self._pid:  # its lock may be held here for ever by a thread that the fork has not copied
+            raise RunBrokenError(
+                "results can be read only in the process that began the run, not in one forked from it"
+            )
         with self._changed:
             while not self._outcomes:
                 if self._is_over:
@@ -119,6 +125,7 @@ class Results(Iterator[Any]):
         """Start `run` in a thread; it fills the inbox, and ends when `stop` is called."""
         self._inbox = inbox
         self._stop = stop
+        self._is_closed = False
         # It must not know of us: who drops this iterator without another word ends the run.
         self._thread = threading.Thread(target=_supervise, args=(run, inbox), name="supervisor", daemon=True)
         self._thread.start()
@@ -129,6 +136,8 @@ class Results(Iterator[Any]):
         return self._inbox.report
 
     def __next__(self) -> Any:
+        if self._is_closed:
+            raise StopIteration
         outcome = self._inbox.take()
         error: BaseException | None = None
         try:
@@ -146,6 +155,7 @@ class Results(Iterator[Any]):
 
     def close(self) -> None:
         """Stop the run, if it goes on, and wait for the end of its processes. What is unread is dropped."""
+        self._is_closed = True
         if self._thread.is_alive():
             self._stop()
             self._thread.join()

@@ -602,6 +602,11 @@ class Supervisor:
 
     def _kill_everybody(self) -> None:
         for slot in self._roster.slots:
+            if self._may_leave and slot.process is not None and slot.process.is_alive():
+                about = fields(slot=slot.name, pid=slot.pid, grace_seconds=STOP_GRACE_SECONDS)
+                log.warning(
+                    "worker does not leave: killed, with what its threads or exit functions still do", extra=about
+                )
             slot.signal(signal.SIGKILL)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conveyor import leaving, messages, standard_input
+from conveyor import fork_server, leaving, messages, standard_input
 from conveyor.consuming import Consumption
 from conveyor.descriptors import Descriptor
 from conveyor.errors import ConveyorError
@@ -123,7 +123,8 @@ def main(assignment: Assignment) -> None:
 def _opened(function: Sealed[Callable[..., Any]], descriptor: int) -> Callable[..., Any]:
     """Return the user's function, or leave and tell why it cannot be had: as a rule its module cannot be imported."""
     try:
-        return function.open()
+        with fork_server.importing():
+            return function.open()
     except (Exception, SystemExit) as error:
         _tell(error, descriptor)
         sys.exit(1)

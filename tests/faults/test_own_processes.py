@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
-from support.programs import output_of, processes, script
+from support.programs import output_of, processes, program, script
 from support.waiting import wait_for
 
 HEAD = """
@@ -235,4 +236,87 @@ LEAKS = """
                     after_two = state()
             states[name] = after_two, state()
         print(json.dumps(states))
+"""
+
+
+def test_a_fork_in_the_middle_of_results_reads_none_and_says_why(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        results = conveyor.imap_unordered(double, range(2000), consumers=1)
+        first = next(results)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                list(results)
+            except conveyor.RunBrokenError as error:
+                os._exit(7 if "forked" in str(error) else 8)
+            os._exit(9)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(code, first + sum(results))
+    """
+    assert said(text, tmp_path) == f"7 {sum(2 * n for n in range(2000))}"
+
+
+def test_results_that_are_closed_are_at_their_end(tmp_path: Path) -> None:
+    text = """
+    if __name__ == "__main__":
+        results = conveyor.imap_unordered(double, range(3000), consumers=1)
+        next(results)
+        results.close()
+        print(next(results, "end"))
+    """
+    assert said(text, tmp_path) == "end"
+
+
+def test_a_file_of_the_users_takes_no_place_of_a_module_that_workers_need(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise ImportError('not for you')\n")
+    (tmp_path / "selectors.py").write_text("raise ImportError('not for you')\n")
+    (tmp_path / "mine.py").write_text(WORKLOAD)
+    command = str(Path(sys.executable).with_name("conveyor"))  # `python -m conveyor` looks here first, as Python has it
+    for method in ("forkserver", "spawn"):
+        arguments = (command, "run", "mine.py", "--metrics", "off", "--start-method", method)
+        with program(*arguments, cwd=tmp_path) as (process, _):
+            assert process.wait(60) == 0
+
+
+def test_a_workload_that_starts_a_run_when_it_is_imported_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(WORKLOAD + "\nworkload().run()\n")
+    arguments = ("-m", "conveyor", "run", "mine.py", "--metrics", "off")
+    with program(*arguments, cwd=tmp_path, errors=True) as (process, _):
+        _, errors = process.communicate(timeout=60)
+    assert "starts a run when a worker process imports it" in errors
+
+
+def test_threads_that_a_task_has_left_behind_are_told_when_they_are_ended(tmp_path: Path) -> None:
+    code, _, errors = output_of(
+        HEAD
+        + """
+    import threading
+
+    def leave_a_thread(n):
+        threading.Thread(target=time.sleep, args=(60,)).start()
+
+    def count():
+        yield 1
+
+    if __name__ == "__main__":
+        Pipeline(producers=[Producer(count)], consumer=leave_a_thread, consumers=1).run()
+    """,
+        tmp_path,
+    )
+    assert code == 0
+    assert "worker does not leave: killed" in errors
+
+
+WORKLOAD = """
+from conveyor import Pipeline, Producer
+
+def count():
+    yield from range(3)
+
+def work(n):
+    pass
+
+def workload() -> Pipeline:
+    return Pipeline(producers=[Producer(count)], consumer=work, consumers=1)
 """
