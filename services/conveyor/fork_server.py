@@ -121,6 +121,12 @@ def serve(number: int) -> NoReturn:
     """Do the job that comes on this descriptor. The main function of the process."""
     control = socket.socket(fileno=number)
     os.set_inheritable(number, False)
+    with contextlib.suppress(EOFError, ConnectionError):  # the run has ended meanwhile, and wants nothing more
+        _do_job(control)
+    os._exit(0)
+
+
+def _do_job(control: socket.socket) -> NoReturn:
     job: Job = pickle.loads(_receive(control)[0])
     _end_with(job.parent_pid)
     _close_stdin()

@@ -34,15 +34,17 @@ import conveyor
 carrier = conveyor.JoinableQueue()
 carrier.put_many([1, 2, bytes(300_000)])
 assert carrier.get() == 1
+read, write = os.pipe()
 if {forks} and os.fork() == 0:
     if {forks} == 2:  # and it has a queue of its own, and used that of its maker
         own = conveyor.Queue()
         own.put(1)
-        carrier.get(timeout=0.5)
+        carrier.get(timeout=30.0)
     print(os.getpid(), flush=True)
+    os.write(write, b".")
     time.sleep(1000.0)
 if {forks}:
-    time.sleep(0.5)
+    os.read(read, 1)  # until the helper has begun
 {end}
 """
 
