@@ -223,7 +223,6 @@ def _import(modules: Iterable[str]) -> None:
     sys.path[:] = path
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.collect()
     gc.freeze()  # else each worker's collector writes into all of this memory, and has it copied
 
 

@@ -140,6 +140,7 @@ class Starter:
         if start_method == "forkserver":
             with contextlib.suppress(OSError):  # tried again when it is needed
                 self._server = self._launch()
+                _tracker()  # it starts while the workload is imported
 
     @property
     def preparing(self) -> int | None:
