@@ -336,9 +336,9 @@ def test_what_a_producer_put_last_is_done_though_it_left_an_answer_unread(tmp_pa
     """The system then says of the line that it was broken, before it hands out what lies in it."""
     options = ("--queue", "leased", "--metrics", "off")
     with running(tmp_path, "support.doom:hasty", f"folder={tmp_path}", *options, PYTHONPATH=TESTS) as run:
-        producer = psutil.Process(wait_for("a producer", lambda: run.worker("producer-1").pid))
         wait_for("all to be put", (tmp_path / "put").read_text)
-        wait_for("its end", lambda: not psutil.pid_exists(producer.pid) or producer.status() == psutil.STATUS_ZOMBIE)
+        pid = int((tmp_path / "pid").read_text())
+        wait_for("its end", lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
         run.process.send_signal(signal.SIGCONT)
         assert run.wait() == 0
         put = int((tmp_path / "put").read_text())

@@ -250,8 +250,10 @@ def doomed(
 def leave_an_answer_unread(folder: Path, supervisor: int) -> Iterator[int]:
     """Yield numbers until an answer of the queue lies unread here; stop the supervisor, yield one more and leave.
 
-    So the end of the line, and what was put last, are seen at once.
+    So the end of the line, and what was put last, are seen at once. Its pid is in a file: the supervisor may be stopped
+    before anybody has asked it.
     """
+    (folder / "pid").write_text(str(os.getpid()))
     for number in range(100_000):
         yield number
         outlet = next(thing for thing in gc.get_objects() if isinstance(thing, LeasedOutlet))
