@@ -14,7 +14,7 @@ import pytest
 import conveyor
 from conveyor import ConfigurationError, ExitCode, Pipeline, Producer, TaskFailedError
 from conveyor.ledger import ERROR_CLASSES, Ledger
-from conveyor.results import Results
+from support.reading import rest_of
 from support.runs import Run, running
 from support.undone import (
     REFUSED,
@@ -36,17 +36,6 @@ TESTS = str(Path(__file__).parents[1])
 def start(folder: Path, workload: str, *arguments: str, **environment: str) -> AbstractContextManager[Run]:
     options = ("--metrics", "off")
     return running(folder, f"support.faulty:{workload}", *arguments, *options, PYTHONPATH=TESTS, **environment)
-
-
-def outcomes_of(results: Results) -> list[object]:
-    found: list[object] = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:
-            found.append(error)
 
 
 # -- functions whose call does nothing -----------------------------------------------------------------------
@@ -84,7 +73,7 @@ def test_a_task_that_returns_work_still_to_be_done_has_failed() -> None:
 
 
 def test_a_result_that_is_work_still_to_be_done_raises_with_a_sentence() -> None:
-    found = outcomes_of(conveyor.imap_unordered(returns_undone_work, [*UNDONE, "text"], consumers=1))
+    found = rest_of(conveyor.imap_unordered(returns_undone_work, [*UNDONE, "text"], consumers=1))
     told = [str(error) for error in found if isinstance(error, TaskFailedError)]
     assert len(found) == len(UNDONE) + 1
     assert "text" in found
@@ -161,7 +150,7 @@ def test_a_consumer_killed_in_its_exit_functions_is_a_death(tmp_path: Path) -> N
     [(stop_at_2, "StopIteration: of its own"), (return_what_stops, "unpickling the result raised StopIteration")],
 )
 def test_stop_iteration_of_a_task_does_not_end_the_results(function: Callable[[int], object], told: str) -> None:
-    found = outcomes_of(conveyor.imap_unordered(function, range(4), consumers=1))
+    found = rest_of(conveyor.imap_unordered(function, range(4), consumers=1))
     assert sorted(n for n in found if isinstance(n, int)) == [0, 1, 3]
     [error] = [error for error in found if not isinstance(error, int)]
     assert isinstance(error, TaskFailedError)

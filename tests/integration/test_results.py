@@ -15,22 +15,11 @@ import psutil
 import pytest
 
 import conveyor
-from conveyor import ConfigurationError, Pipeline, Producer, RemoteTraceback, Results
+from conveyor import ConfigurationError, Pipeline, Producer, RemoteTraceback
 from conveyor.results import MAX_UNREAD
+from support.reading import rest_of
 from support.waiting import wait_for
 from support.work import die_at_13, double, double_and_pid, fail_in_odd_ways, numbers_to
-
-
-def rest_of(results: Results) -> list[object]:
-    """Return all further results, exceptions among them."""
-    found: list[object] = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:
-            found.append(error)
 
 
 def test_each_item_comes_back_once() -> None:
